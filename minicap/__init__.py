@@ -1,0 +1,27 @@
+"""minicap: photo captioning from the ground up.
+
+captioner = minicap.load("runs/scenes/model.safetensors")
+captioner.caption(["photo.jpg"])
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minicap.captioner import Captioner, load
+    from minicap.errors import UserError
+
+__version__ = "0.1.0"
+__all__ = ["Captioner", "UserError", "load"]
+
+
+def __getattr__(name: str):
+    """Import what is asked for when it is asked for: `import minicap` itself costs nothing."""
+    if name in ("Captioner", "load"):
+        from minicap import captioner
+
+        return getattr(captioner, name)
+    if name == "UserError":
+        from minicap.errors import UserError
+
+        return UserError
+    raise AttributeError(f"module 'minicap' has no attribute {name!r}")

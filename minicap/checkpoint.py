@@ -1,0 +1,74 @@
+"""Saving and loading: safetensors with a JSON description and a SHA-256 over both.
+
+No pickle. safetensors 0.8.0 writes arrays that are not C-contiguous in the wrong order and does
+not notice flipped bits, in silence both times; so arrays are made contiguous here, and a hash of
+all names, shapes, numbers and the description is checked before anything is used.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from minicap.errors import UserError
+from minicap.files import replacing
+
+FORMAT = 1
+
+
+def _digest(arrays: dict[str, numpy.ndarray], description: str) -> str:
+    digest = hashlib.sha256(description.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def save(path: Path, kind: str, arrays: dict[str, numpy.ndarray], description: dict) -> None:
+    """Replace the file at `path`, all or nothing.
+
+    kind: "model" or "run", asked for again when loading; arrays: host arrays by name;
+    description: whatever JSON can say. UserError when it cannot be written (a full disk).
+    """
+    arrays = {name: numpy.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps({"format": FORMAT, "kind": kind, **description}, allow_nan=False)
+    metadata = {"minicap": text, "sha256": _digest(arrays, text)}
+    with replacing(path) as temporary:
+        try:
+            save_file(arrays, temporary, metadata)
+        except SafetensorError as error:  # it wraps the operating system's own error
+            raise OSError(str(error)) from error
+
+
+def load(path: Path, kind: str) -> tuple[dict[str, numpy.ndarray], dict]:
+    """What `save` wrote: arrays by name and the description.
+
+    UserError: no file, a truncated or changed one, one that minicap did not write or of another
+    kind or a newer format.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a minicap {kind}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: truncated, damaged, or no safetensors file at all ({error})"
+        ) from error
+    if not {"minicap", "sha256"} <= metadata.keys():
+        raise UserError(f"{path}: a safetensors file, but not one that minicap wrote")
+    if metadata["sha256"] != _digest(arrays, metadata["minicap"]):
+        raise UserError(f"{path}: damaged: its contents do not match its SHA-256; use another copy")
+    description = json.loads(metadata["minicap"])
+    if description["format"] != FORMAT:
+        raise UserError(
+            f"{path}: format {description['format']}, this minicap reads format {FORMAT}: update it"
+        )
+    if description["kind"] != kind:
+        raise UserError(f"{path}: this is a {description['kind']}, but a {kind} is needed here")
+    return arrays, description

@@ -1,0 +1,96 @@
+"""Stored features of photos."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+
+from minicap.errors import UserError
+from minicap.files import replacing
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder made of P photos.
+
+    names: P photo names; array: (P, F) float32 or float16; encoder: what is known of the encoder
+    ("id", "name", "preprocessing", "feature_size"), or None if the file does not say.
+    """
+
+    names: list[str]
+    array: numpy.ndarray
+    encoder: dict | None = None
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file that `read_features` reads, all or nothing."""
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            numpy.savez(
+                file,
+                names=numpy.array(self.names),
+                features=self.array,
+                encoder=numpy.array(json.dumps(self.encoder)),
+            )
+
+
+def read_features(path: Path) -> Features:
+    """Features from an .npz file with `names` (P,), `features` (P, F) and perhaps `encoder`, JSON.
+
+    UserError: no file, another kind of file, shapes that do not fit, a name that comes twice,
+    NaN or infinite numbers. Nothing is unpickled.
+    """
+    try:
+        with numpy.load(path, allow_pickle=False) as file:
+            if not isinstance(file, numpy.lib.npyio.NpzFile):
+                raise UserError(f"{path}: expected an .npz file with `names` and `features`")
+            names, array = file["names"], file["features"]
+            encoder = json.loads(file["encoder"].item()) if "encoder" in file else None
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the features ({error.strerror or error})") from error
+    except KeyError as error:
+        raise UserError(f"{path}: an .npz file with `names` and `features` is needed") from error
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: broken, or not an .npz file of features ({error})") from error
+    if array.ndim != 2 or names.shape != array.shape[:1] or array.dtype.kind != "f":
+        raise UserError(
+            f"{path}: names {names.shape} and features {array.shape} {array.dtype} do not fit: "
+            f"expected (P,) and (P, F) floating-point numbers"
+        )
+    listed = [str(name) for name in names]
+    if len(set(listed)) < len(listed):
+        twice = next(name for name in listed if listed.count(name) > 1)
+        raise UserError(f"{path}: {twice} is there more than once")
+    finite = numpy.isfinite(array).all(axis=1)
+    if not finite.all():
+        bad = int(numpy.argmin(finite))
+        raise UserError(
+            f"{path}, row {bad} ({listed[bad]}): NaN or infinite; "
+            f"{int((~finite).sum())} of {len(listed)} photos are so: encode them again"
+        )
+    return Features(listed, array, encoder)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Standardised features: (x - mean) * scale, with mean and scale (F,) taken from train."""
+
+    mean: numpy.ndarray
+    scale: numpy.ndarray
+
+    @classmethod
+    def of(cls, array: numpy.ndarray) -> "Scaling":
+        """From the training photos' features (P, F). A feature that never varies is left alone."""
+        wide = array.astype(numpy.float64)
+        deviation = wide.std(axis=0)
+        scale = numpy.where(deviation > 1e-6, 1 / numpy.maximum(deviation, 1e-6), 1)
+        return cls(wide.mean(axis=0).astype(numpy.float32), scale.astype(numpy.float32))
+
+    @classmethod
+    def none(cls, width: int) -> "Scaling":
+        """Features as they are."""
+        return cls(numpy.zeros(width, numpy.float32), numpy.ones(width, numpy.float32))
+
+    def __call__(self, array: numpy.ndarray) -> numpy.ndarray:
+        """(N, F) float16 or float32 -> (N, F) float32."""
+        return (array.astype(numpy.float32) - self.mean) * self.scale

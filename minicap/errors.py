@@ -1,0 +1,9 @@
+"""Errors that are a user's to mend: one line that says what, where and what to do."""
+
+
+class UserError(Exception):
+    """Something that the user can put right. Commands print it as one line and exit with 1."""
+
+
+class UnusableImage(UserError):
+    """A picture that cannot be read; the text names the file and the reason."""

@@ -1,0 +1,59 @@
+"""Recipes: every number that a training run depends on, in one place."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. Each field is an option of `python -m minicap.train`."""
+
+    epochs: int = 30
+    """passes over the data at the most"""
+    patience: int = 5
+    """stop when dev loss has not fallen for so many epochs (0: never)"""
+    sampling: Literal["captions", "photos"] = "captions"
+    """an epoch is all captions, shuffled; or steps_per_epoch batches, each of different photos
+    with one random caption of each"""
+    steps_per_epoch: int = 1000
+    """batches in an epoch when sampling photos"""
+    validation: Literal["words", "batches"] = "words"
+    """dev loss is the mean over all dev words; or over 100 random batches, the mean of each"""
+    batch_size: int = 64
+    """captions in a batch"""
+    learning_rate: float = 1e-3
+    """Adam's step size"""
+    beta1: float = 0.9
+    """Adam's memory of the gradient"""
+    beta2: float = 0.999
+    """Adam's memory of its square"""
+    epsilon: float = 1e-8
+    """Adam's guard against division by zero"""
+    dropout: float = 0.0
+    """share of inputs dropped before every dense layer and the LSTM"""
+    clip_norm: float = 0.0
+    """longest gradient over all parameters (0: no clipping)"""
+    max_len: int = 20
+    """ids in a caption at the most, #START# and #END# counted; what is longer is cut"""
+    min_count: int = 5
+    """how often a word must occur in train to be in the vocabulary"""
+    standardise: bool = False
+    """give every feature mean 0 and deviation 1 over train"""
+    image_bottleneck: int = 120
+    """width of img_embed_to_bottleneck"""
+    hidden: int = 300
+    """width of the LSTM"""
+    embedding: int = 100
+    """width of word_embed"""
+    logit_bottleneck: int = 120
+    """width of token_logits_bottleneck"""
+
+
+RECIPES = {
+    # The course's notebook, exactly: https://github.com/hse-aml/intro-to-dl, week 6.
+    "course": Recipe(epochs=12, patience=0, sampling="photos", validation="batches"),
+    # As the reference run in PyTorch on Flickr8k with MobileNetV2 features.
+    "flickr8k": Recipe(epochs=10, patience=0, dropout=0.3, clip_norm=5.0, max_len=22),
+    # The shipped scenes, in about two minutes.
+    "scenes": Recipe(epochs=30, dropout=0.2, clip_norm=5.0, standardise=True),
+}

@@ -1,0 +1,227 @@
+"""One training run in one folder: epochs, the best model, metrics, stopping and going on.
+
+model.safetensors   the best model so far, by dev loss
+run.safetensors     everything that is needed to go on
+metrics.jsonl       one line of JSON for each epoch
+"""
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from minicap import checkpoint
+from minicap.backend import to_device
+from minicap.data.dataset import Dataset
+from minicap.data.vocabulary import Vocabulary
+from minicap.errors import UserError
+from minicap.files import write_text
+from minicap.model import Model
+from minicap.trainer import Diverged, Trainer
+
+MODEL, RUN, METRICS = "model.safetensors", "run.safetensors", "metrics.jsonl"
+
+
+class Interrupted(Exception):
+    """The user asked to stop; everything is saved."""
+
+
+@dataclass
+class Progress:
+    """How far a run is, beyond what the trainer knows. JSON."""
+
+    loss_sum: float = 0.0  # of the current epoch so far, over `words` words
+    words: int = 0
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)  # one entry for each epoch, see METRICS
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the least dev loss, counted from 1; 0 before the first."""
+        losses = [line["dev_loss"] for line in self.history]
+        return losses.index(min(losses)) + 1 if losses else 0
+
+
+@dataclass
+class Run:
+    """A trainer with its data and its folder. options: what to remember for `--resume`, JSON."""
+
+    folder: Path
+    trainer: Trainer
+    dataset: Dataset
+    options: dict
+    progress: Progress = field(default_factory=Progress)
+
+    def model(self) -> Model:
+        """The trainer's parameters as they are now, as a model."""
+        return Model(
+            self.trainer.sizes,
+            self.trainer.parameters,
+            self.dataset.vocabulary,
+            self.dataset.scaling,
+            self.trainer.recipe.max_len,
+            self.dataset.encoder,
+        )
+
+    def save(self) -> None:
+        """Write all that is needed to go on."""
+        arrays, place = self.trainer.state()
+        about = {
+            "place": place,
+            "progress": vars(self.progress),
+            "options": self.options,
+            "vocabulary": self.dataset.vocabulary.words,
+            "fingerprint": self.dataset.fingerprint(),
+        }
+        checkpoint.save(self.folder / RUN, "run", arrays, about)
+        write_text(
+            self.folder / METRICS,
+            "".join(json.dumps(line) + "\n" for line in self.progress.history),
+        )
+
+    def restore(self, arrays: dict, about: dict) -> None:
+        """Go on from a saved run. UserError if the data is no longer what it was."""
+        differs = Vocabulary(about["vocabulary"]).difference(self.dataset.vocabulary)
+        if differs:
+            raise UserError(f"{self.folder}: the run's vocabulary is not the data's: {differs}")
+        if about["fingerprint"] != self.dataset.fingerprint():
+            raise UserError(
+                f"{self.folder}: captions, splits or features have changed since this run was "
+                "saved: bring them back, or start a new run"
+            )
+        self.trainer.restore(arrays, about["place"])
+        self.progress = Progress(**about["progress"])
+
+    def fit(self, tell=tqdm.write) -> None:
+        """Train until the recipe's epochs are done or dev loss has stopped falling.
+
+        tell: prints a line. Raises Interrupted when Ctrl-C was pressed and the run is saved, and
+        Diverged, naming the step and the model that is kept, when the loss is no number.
+        """
+        trainer, recipe = self.trainer, self.trainer.recipe
+        train = self.dataset.splits["train"]
+        steps = trainer.steps_per_epoch(train)
+        bar = tqdm(
+            total=recipe.epochs * steps,
+            initial=trainer.epoch * steps + trainer.step,
+            disable=None if sys.stderr.isatty() else True,
+            unit="batch",
+            dynamic_ncols=True,
+        )
+        with bar, interruptible() as interrupted:
+            while trainer.epoch < recipe.epochs and not self.stalled():
+                self.epoch(bar, interrupted, tell)
+
+    def stalled(self) -> bool:
+        """Has dev loss not fallen for `patience` epochs?"""
+        patience, done = self.trainer.recipe.patience, len(self.progress.history)
+        return bool(patience) and done - self.progress.best_epoch >= patience
+
+    def epoch(self, bar: tqdm, interrupted: list, tell) -> None:
+        """The rest of the current epoch, then dev loss, captions, and everything saved."""
+        trainer, progress = self.trainer, self.progress
+        began = time.perf_counter()
+        bar.set_description(f"epoch {trainer.epoch + 1}")
+        try:
+            for batch in trainer.batches(self.dataset.splits["train"]):
+                words = len(batch.targets)
+                progress.loss_sum += trainer.train_step(batch) * words
+                progress.words += words
+                bar.update()
+                seconds = progress.seconds + time.perf_counter() - began
+                bar.set_postfix_str(
+                    f"loss {progress.loss_sum / progress.words:.3f}, "
+                    f"{progress.words / seconds:,.0f} words/s",
+                    refresh=False,
+                )
+                if interrupted:
+                    progress.seconds = seconds
+                    self.save()
+                    raise Interrupted
+            dev_loss, accuracy = trainer.evaluate(self.dataset.splits["dev"])
+            if not math.isfinite(dev_loss):
+                raise Diverged(f"dev loss became {dev_loss} after step {trainer.adam.t}")
+        except Diverged as error:
+            kept = (
+                f"{self.folder / MODEL} (epoch {progress.best_epoch}) is kept"
+                if progress.history
+                else "no model was saved"
+            )
+            raise Diverged(
+                f"{error}: training stopped, {kept}; try a smaller --learning-rate or --clip-norm 5"
+            ) from None
+        seconds = progress.seconds + time.perf_counter() - began
+        line = {
+            "epoch": trainer.epoch + 1,
+            "train_loss": progress.loss_sum / progress.words,
+            "dev_loss": dev_loss,
+            "dev_accuracy": accuracy,
+            "words_per_second": round(progress.words / seconds),
+            "seconds": round(seconds, 2),
+        }
+        progress.history.append(line)
+        better = progress.best_epoch == line["epoch"]
+        tell(
+            f"epoch {line['epoch']:3}  train loss {line['train_loss']:.4f}  dev loss {dev_loss:.4f}"
+            f"  next word right {accuracy:.1%}  {line['words_per_second']:,} words/s"
+            f"{'  (best so far)' if better else ''}"
+        )
+        trainer.epoch, trainer.step = trainer.epoch + 1, 0
+        progress.loss_sum, progress.words, progress.seconds = 0.0, 0, 0.0
+        if better:
+            self.model().save(self.folder / MODEL, epoch=line["epoch"], options=self.options)
+        self.save()
+        self.show_captions(tell)
+
+    def show_captions(self, tell, count: int = 3) -> None:
+        """A few dev pictures' captions beside the truth."""
+        dev = self.dataset.splits["dev"]
+        rows = range(0, len(dev.names), max(1, len(dev.names) // count))[:count]
+        features = to_device(dev.features[list(rows)], self.trainer.xp)
+        for row, caption in zip(rows, self.model().write(features), strict=True):
+            tell(f"    {dev.names[row]}: {caption}  |  truth: {dev.captions[row][0]}")
+
+
+@contextmanager
+def interruptible() -> Iterator[list]:
+    """A list that is no longer empty once Ctrl-C was pressed (or SIGTERM came): the step under
+    way is finished first. A second Ctrl-C stops at once. Outside the main thread: never."""
+    asked: list[int] = []
+
+    def ask(number, _frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # signals belong to the main thread
+        before = {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def new_folder(wanted: Path | None, default: str) -> Path:
+    """The folder for a new run: `wanted`, which must not hold a run yet, or else runs/`default`,
+    with -2, -3, ... behind it if that is taken."""
+    if wanted:
+        if (wanted / RUN).exists() or (wanted / MODEL).exists():
+            raise UserError(
+                f"{wanted} holds a run already: choose another --out, or --resume {wanted}"
+            )
+        return wanted
+    candidate, number = Path("runs") / default, 1
+    while candidate.exists():
+        number += 1
+        candidate = Path("runs") / f"{default}-{number}"
+    return candidate

@@ -1,0 +1,208 @@
+"""Train a captioner: `python -m minicap.train` (by default on the shipped scenes)."""
+
+import argparse
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from minicap import checkpoint, commands
+from minicap.backend import device_module, to_device
+from minicap.data.dataset import DataFiles, load_dataset, shipped_scenes
+from minicap.data.scenes import load_scenes
+from minicap.data.scenes.drawing import draw
+from minicap.decoder import Sizes
+from minicap.encoder.image import load_image
+from minicap.errors import UserError
+from minicap.metrics import truth_and_floors, truths
+from minicap.model import Model
+from minicap.recipes import RECIPES, Recipe
+from minicap.report import write_report
+from minicap.run import MODEL, RUN, Interrupted, Run, new_folder
+from minicap.trainer import Trainer
+
+PROGRAM = "python -m minicap.train"
+RecipeName = Literal["scenes", "flickr8k", "course"]
+CHANGEABLE = {"epochs", "patience", "photos", "device"}  # when a run goes on
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a captioner.
+
+    Without options: on the shipped scenes, in about two minutes. With your own data, give its
+    four files. All settings of a recipe can be changed one by one.
+    """
+
+    data: Annotated[DataFiles, tyro.conf.arg(name="")] = DataFiles()
+    recipe: RecipeName = "scenes"
+    """where the settings below start from; flickr8k when you give your own data"""
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default=RECIPES["scenes"])
+    out: Path | None = None
+    """a folder for the model and the metrics [default: runs/RECIPE, numbered if that is taken]"""
+    resume: Path | None = None
+    """go on with the run in this folder, with its settings"""
+    photos: Path | None = None
+    """folder of your photos, to draw some with their captions at the end"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where to compute: NumPy on the CPU, or CuPy on an NVIDIA GPU"""
+    threads: int = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    """workers that share each batch; changes the last bits of a result"""
+    seed: int = 0
+    """names every random stream: same seed, same result"""
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Options from the command line, with the defaults of the chosen recipe or resumed run."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--recipe", "--resume", "--captions"):
+        first.add_argument(name, nargs="?")
+    chosen, _ = first.parse_known_args(arguments)
+    if chosen.resume:
+        folder = Path(chosen.resume)
+        _, about = checkpoint.load(folder / RUN, "run")
+        default = dataclasses.replace(from_json(about["options"]), resume=folder)
+    elif chosen.recipe in RECIPES or not chosen.captions:
+        name: Any = chosen.recipe if chosen.recipe in RECIPES else "scenes"
+        default = Options(recipe=name, settings=RECIPES[name])
+    else:
+        default = Options(recipe="flickr8k", settings=RECIPES["flickr8k"])
+    options = tyro.cli(Options, prog=PROGRAM, args=arguments, default=default)
+    if chosen.resume:
+        before, after = flat(default), flat(options)
+        changed = {name for name in after if after[name] != before[name]} - CHANGEABLE
+        if changed:
+            names = ", ".join("--" + name.replace("_", "-") for name in sorted(changed))
+            raise UserError(f"a resumed run keeps its settings: {names} cannot be changed")
+    return options
+
+
+def to_json(options: Options) -> dict:
+    """Options as JSON can hold them, with absolute paths."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {name: plain(inner) for name, inner in value.items()}
+        return str(value.absolute()) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(options))
+
+
+def from_json(values: dict) -> Options:
+    """The inverse of `to_json`."""
+    paths = {name: values[name] and Path(values[name]) for name in ("out", "resume", "photos")}
+    files = {name: path and Path(path) for name, path in values["data"].items()}
+    nested = {"data": DataFiles(**files), "settings": Recipe(**values["settings"])}
+    return Options(**(values | paths | nested))
+
+
+def flat(options: Options) -> dict:
+    """All options by the name that the command line gives them."""
+    values = to_json(options)
+    return values.pop("data") | values.pop("settings") | values
+
+
+def main(arguments: list[str] | None = None) -> int | None:
+    """The command. Returns the exit status."""
+    options = parse(arguments)
+    recipe = options.settings
+    check(options)
+    xp = device_module(options.device)
+    dataset = load_dataset(
+        options.data.complete(), recipe.min_count, recipe.max_len, recipe.standardise
+    )
+    train = dataset.splits["train"]
+    sizes = Sizes(
+        len(dataset.vocabulary),
+        train.features.shape[1],
+        recipe.image_bottleneck,
+        recipe.hidden,
+        recipe.embedding,
+        recipe.logit_bottleneck,
+    )
+    trainer = Trainer(recipe, sizes, options.seed, options.threads, xp)
+    folder = options.resume or new_folder(options.out, options.recipe)
+    run = Run(folder, trainer, dataset, to_json(options))
+    if options.resume:
+        run.restore(*checkpoint.load(folder / RUN, "run"))
+    counts = ", ".join(
+        f"{split} {len(part.names):,} pictures with {len(part.lengths):,} captions"
+        for split, part in dataset.splits.items()
+    )
+    print(f"data      {counts}")
+    print(f"          {len(dataset.vocabulary):,} words, {sizes.feature:,} features a picture")
+    for note in dataset.notes:
+        print(f"note      {note}")
+    print(
+        f"decoder   {trainer.parameters.flat.size:,} parameters, {options.device}, "
+        f"{trainer.threads} threads, seed {options.seed}"
+    )
+    print(
+        f"recipe    {options.recipe}: "
+        + ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(recipe).items())
+    )
+    print(f"folder    {folder}", flush=True)
+    try:
+        run.fit()
+    except Interrupted:
+        print(f"stopped and saved; go on with: python -m minicap.train --resume {folder}")
+        return 130
+    finish(run, Model.load(folder / MODEL, xp), options)
+    return None
+
+
+def finish(run: Run, model: Model, options: Options) -> None:
+    """Judge the model that was kept, draw pictures, and say where everything is."""
+    dataset, folder, history = run.dataset, run.folder, run.progress.history
+    judged = dataset.splits.get("test", dataset.splits["dev"])
+    shown = range(0, len(judged.names), max(1, len(judged.names) // 12))[:12]
+    names = [judged.names[row] for row in shown]
+    entries: list[tuple] = []
+    if options.data.captions is None:
+        scenes = load_scenes(shipped_scenes() / "scenes.jsonl")
+        captions, shares = truth_and_floors(
+            model, dataset.splits["train"], judged, scenes, options.seed
+        )
+        print(f"true captions of {len(judged.names)} test pictures, unseen combinations among them")
+        for writer, share in shares.items():
+            print(f"          {share:6.1%}  {writer}")
+        some = [captions[row] for row in shown]
+        right = truths(some, [scenes[name] for name in names])
+        entries = [
+            (draw(scenes[name]), *rest) for name, *rest in zip(names, some, right, strict=True)
+        ]
+    elif options.photos:
+        some = model.write(to_device(judged.features[list(shown)], run.trainer.xp))
+        entries = [
+            (load_image(options.photos / name), caption, None)
+            for name, caption in zip(names, some, strict=True)
+        ]
+    for path in write_report(folder, history, entries):
+        print(f"picture   {path}")
+    print(f"model     {folder / MODEL}, of epoch {run.progress.best_epoch}; caption pictures with")
+    print(f"          python -m minicap.caption {folder / MODEL} PICTURE...")
+
+
+def check(options: Options) -> None:
+    """UserError for numbers that make no sense."""
+    r = options.settings
+    for name, good, need in (
+        ("epochs", r.epochs >= 1, "1 or more"),
+        ("batch-size", r.batch_size >= 1, "1 or more"),
+        ("steps-per-epoch", r.steps_per_epoch >= 1, "1 or more"),
+        ("dropout", 0 <= r.dropout < 1, "0 or more and less than 1"),
+        ("learning-rate", r.learning_rate > 0, "greater than 0"),
+        ("clip-norm", r.clip_norm >= 0, "0 or more"),
+        ("max-len", r.max_len >= 3, "3 or more"),
+        ("threads", options.threads >= 1, "1 or more"),
+        ("seed", options.seed >= 0, "0 or more"),
+    ):
+        if not good:
+            raise UserError(f"--{name} must be {need}")
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,181 @@
+"""The training loop: batches, workers, Adam, dev loss, and a state that can be saved.
+
+Everything random is drawn from a stream that is named by (seed, epoch, step), so that a resumed
+run needs no state of a random generator: the place in the data says it all.
+"""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import ModuleType
+
+import numpy
+from threadpoolctl import ThreadpoolController
+
+from minicap.backend import to_device, to_host
+from minicap.data.batches import Batch
+from minicap.data.dataset import Split
+from minicap.decoder import Sizes, caption_loss, draw_masks, initialise
+from minicap.errors import UserError
+from minicap.nn.adam import Adam, clip_by_global_norm
+from minicap.nn.parameters import Parameters
+from minicap.recipes import Recipe
+
+INITIAL, ORDER, SAMPLE, MASKS, VALIDATION = range(5)  # what a random stream is for
+AXES = {  # which of a batch's axes the rows of a mask are
+    "img_embed_to_bottleneck": "captions",
+    "img_embed_bottleneck_to_h0": "captions",
+    "lstm": "words",
+    "token_logits_bottleneck": "rows",
+    "token_logits": "rows",
+}
+
+
+class Diverged(UserError):
+    """The loss became NaN or infinite."""
+
+
+def batch_on(batch: Batch, xp: ModuleType) -> Batch:
+    """The batch with its arrays on the device of `xp`."""
+    if xp is numpy:
+        return batch
+    names = ("features", "words", "positions", "targets")
+    return replace(batch, **{name: to_device(getattr(batch, name), xp) for name in names})
+
+
+class Trainer:
+    """A decoder, its optimiser and the way through the data.
+
+    threads: workers, each with its own share of every batch, its own gradients and one BLAS
+    thread. Their number changes the order of sums and so the last bits of the result; for a
+    given number the result is always the same.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sizes: Sizes,
+        seed: int,
+        threads: int = 1,
+        xp: ModuleType = numpy,
+    ):
+        self.recipe, self.sizes, self.seed, self.xp = recipe, sizes, seed, xp
+        self.threads = 1 if xp is not numpy else threads
+        self.epoch = self.step = 0  # epochs done, and batches done in the one after them
+        start = initialise(sizes, self.stream(INITIAL))
+        self.parameters = Parameters(sizes.shapes(), "float32", xp)
+        self.parameters.flat[...] = to_device(start.flat, xp)
+        self.gradients = [self.parameters.like() for _ in range(self.threads)]
+        self.adam = Adam(
+            self.parameters.flat,
+            recipe.learning_rate,
+            recipe.beta1,
+            recipe.beta2,
+            recipe.epsilon,
+        )
+        self.pool = ThreadPoolExecutor(self.threads)
+        self.blas = ThreadpoolController()
+
+    def stream(self, purpose: int, *place: int) -> numpy.random.Generator:
+        """The random stream for one purpose at one place of the run."""
+        return numpy.random.default_rng([self.seed, purpose, *place])
+
+    def steps_per_epoch(self, split: Split) -> int:
+        """Batches in one epoch."""
+        if self.recipe.sampling == "photos":
+            return self.recipe.steps_per_epoch
+        return math.ceil(len(split.lengths) / self.recipe.batch_size)
+
+    def batches(self, split: Split) -> Iterator[Batch]:
+        """The batches of the current epoch, from the current step on."""
+        size = self.recipe.batch_size
+        order = self.stream(ORDER, self.epoch).permutation(len(split.lengths))
+        for step in range(self.step, self.steps_per_epoch(split)):
+            if self.recipe.sampling == "photos":
+                rows = one_caption_each(split, size, self.stream(SAMPLE, self.epoch, step))
+            else:
+                rows = order[step * size : (step + 1) * size]
+            yield split.batch(rows)
+
+    def train_step(self, batch: Batch) -> float:
+        """One update from one batch. Returns its loss, the mean over its words.
+
+        Diverged, and no update, when the loss is NaN or infinite.
+        """
+        masks = None
+        if self.recipe.dropout:
+            rng = self.stream(MASKS, self.epoch, self.step)
+            masks = draw_masks(rng, self.recipe.dropout, self.sizes, batch)
+        words = len(batch.targets)
+
+        def work(job) -> float:
+            gradients, (share, index) = job
+            own = masks and {
+                name: to_device(mask[index[AXES[name]]], self.xp) for name, mask in masks.items()
+            }
+            share = batch_on(share, self.xp)
+            loss, backward = caption_loss(self.parameters, share, words, own)
+            backward(gradients)
+            return float(loss)
+
+        shares = list(batch.split(self.threads))
+        with self.blas.limit(limits=1, user_api="blas"):
+            loss = sum(self.pool.map(work, zip(self.gradients, shares, strict=False)))
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} at step {self.adam.t + 1}")
+        gradient = self.gradients[0].flat
+        for other in self.gradients[1 : len(shares)]:
+            gradient += other.flat
+        if self.recipe.clip_norm:
+            clip_by_global_norm(gradient, self.recipe.clip_norm)
+        self.adam.step(gradient)
+        self.step += 1
+        return loss
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Loss and next-word accuracy without dropout, as the recipe's `validation` says."""
+        if self.recipe.validation == "batches":
+            size = min(self.recipe.batch_size, len(split.names))
+            rng = self.stream(VALIDATION, self.epoch)
+            sets = [one_caption_each(split, size, rng) for _ in range(100)]
+            found = [self._loss_and_hits(split.batch(rows)) for rows in sets]
+            return (
+                sum(loss / words for loss, _, words in found) / len(found),
+                sum(hits / words for _, hits, words in found) / len(found),
+            )
+        by_length = numpy.argsort(split.lengths, kind="stable")
+        sets = numpy.array_split(by_length, math.ceil(len(by_length) / 256))
+        found = [self._loss_and_hits(split.batch(rows)) for rows in sets]
+        losses, hits, words = map(sum, zip(*found, strict=True))
+        return losses / words, hits / words
+
+    def _loss_and_hits(self, batch: Batch) -> tuple[float, int, int]:
+        batch = batch_on(batch, self.xp)
+        hits = self.xp.empty(batch.targets.shape, dtype=bool)
+        with self.blas.limit(limits=self.threads, user_api="blas"):
+            loss, _ = caption_loss(self.parameters, batch, 1, hits=hits)
+        return float(loss), int(hits.sum()), len(hits)
+
+    def state(self) -> tuple[dict[str, numpy.ndarray], dict]:
+        """All that the rest of the run depends on: arrays, and what JSON can hold."""
+        arrays = {"parameters": self.parameters.flat, "m": self.adam.m, "v": self.adam.v}
+        place = {"epoch": self.epoch, "step": self.step, "t": self.adam.t}
+        return {name: to_host(array) for name, array in arrays.items()}, place
+
+    def restore(self, arrays: dict[str, numpy.ndarray], place: dict) -> None:
+        """Go on from what `state` returned."""
+        for array, name in (
+            (self.parameters.flat, "parameters"),
+            (self.adam.m, "m"),
+            (self.adam.v, "v"),
+        ):
+            array[...] = to_device(arrays[name], self.xp)
+        self.epoch, self.step, self.adam.t = place["epoch"], place["step"], place["t"]
+
+
+def one_caption_each(split: Split, size: int, rng: numpy.random.Generator) -> numpy.ndarray:
+    """`size` different photos, one random caption of each: (size,) rows of the split's captions."""
+    starts, counts = split.photo_captions()
+    photos = rng.choice(len(counts), min(size, len(counts)), replace=False)
+    return starts[photos] + rng.integers(counts[photos])
