@@ -9,7 +9,10 @@ import tyro
 
 import minicap
 from minicap import commands
+from minicap.encoder.image import load_image
 from minicap.errors import UnusableImage, UserError
+
+TOGETHER = 32  # pictures that are encoded and captioned at once
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,20 @@ def main(arguments: list[str] | None = None) -> int:
         temperature = 0.0 if options.count == 1 else 1.0
     captioner = minicap.load(options.model, options.encoder, options.device)
     failed = 0
-    for number, picture in enumerate(options.pictures):
-        try:
-            for k in range(options.count):
-                seed = options.seed + number * options.count + k
-                print(picture, *captioner.caption([picture], temperature, seed), sep="\t")
-        except UnusableImage as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
+    for start in range(0, len(options.pictures), TOGETHER):
+        images = []
+        for picture in options.pictures[start : start + TOGETHER]:
+            try:
+                images.append((picture, load_image(picture)))
+            except UnusableImage as error:
+                print(f"error: {error}", file=sys.stderr)
+                failed += 1
+        features = captioner.features([image for _, image in images])
+        seeds = range(options.seed, options.seed + options.count)
+        written = [captioner.write(features, temperature, seed) for seed in seeds]
+        for (picture, _), *captions in zip(images, *written, strict=True):
+            for caption in captions:
+                print(picture, caption, sep="\t", flush=True)
     return 1 if failed else 0
 
 

@@ -41,20 +41,24 @@ class Captioner:
         """Pictures (paths, Pillow images or uint8 (H, W, 3) arrays) -> (N, F), scaled."""
         return self.model.scaling(self.encoder(images))
 
-    def caption(self, images: Sequence, temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """A caption for each picture.
+    def write(self, features: numpy.ndarray, temperature: float = 0.0, seed: int = 0) -> list[str]:
+        """A caption for each row of what `features` returned.
 
-        images: as for `features`; temperature: 0 for the likeliest word each time, more to draw
-        words at random, 1 as the model believes; seed: of that drawing.
-        UserError: a picture that cannot be read, a temperature below 0.
+        temperature: 0 for the likeliest word each time, more to draw words at random, 1 as the
+        model believes; seed: of that drawing. UserError: a temperature below 0.
         """
         if not temperature >= 0:
             raise UserError(f"temperature must be 0 or more, not {temperature}")
-        if not len(images):
-            return []
         choose = sampler(numpy.random.default_rng(seed), temperature) if temperature else greedy
         xp = array_module(self.model.parameters["lstm"])
-        return self.model.write(to_device(self.features(images), xp), choose)
+        return self.model.write(to_device(features, xp), choose) if len(features) else []
+
+    def caption(self, images: Sequence, temperature: float = 0.0, seed: int = 0) -> list[str]:
+        """A caption for each picture: `features`, then `write`.
+
+        UserError as in these two; UnusableImage, which is one, for a picture that cannot be read.
+        """
+        return self.write(self.features(images), temperature, seed)
 
 
 def load(path: str | Path, encoder: str | Path | None = None, device: str = "cpu") -> Captioner:

@@ -28,13 +28,18 @@ def _digest(arrays: dict[str, numpy.ndarray], description: str) -> str:
     return digest.hexdigest()
 
 
+def _plain(array: numpy.ndarray) -> numpy.ndarray:
+    """The same numbers, contiguous and in this machine's byte order."""
+    return numpy.asarray(array, array.dtype.newbyteorder("="), order="C")
+
+
 def save(path: Path, kind: str, arrays: dict[str, numpy.ndarray], description: dict) -> None:
     """Replace the file at `path`, all or nothing.
 
     kind: "model" or "run", asked for again when loading; arrays: host arrays by name;
     description: whatever JSON can say. UserError when it cannot be written (a full disk).
     """
-    arrays = {name: numpy.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: _plain(array) for name, array in arrays.items()}
     text = json.dumps({"format": FORMAT, "kind": kind, **description}, allow_nan=False)
     metadata = {"minicap": text, "sha256": _digest(arrays, text)}
     with replacing(path) as temporary:

@@ -54,3 +54,9 @@ def read_text(path: Path, what: str) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(f"{path}, line {line}: the {what} must be UTF-8 text") from error
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """The lines of `read_text`, as Unix, Windows and old Macs end them. Not str.splitlines, which
+    also cuts where a caption holds U+2028 or a form feed."""
+    return read_text(path, what).replace("\r\n", "\n").replace("\r", "\n").split("\n")

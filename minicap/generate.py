@@ -19,13 +19,14 @@ def sampler(rng: numpy.random.Generator, temperature: float) -> Choice:
     """Draws words with probabilities p^(1/temperature), normalised, p = softmax(logits).
 
     temperature > 0: 1 draws from the model's own distribution, less is more careful.
-    By the Gumbel trick (Gumbel 1954): argmax(logits / temperature + noise) is such a draw.
+    By the Gumbel trick (Gumbel 1954), argmax(logits / temperature + noise) is such a draw; all of
+    it is taken times the temperature, so that a tiny one overflows nothing.
     """
 
     def choose(logits: Array) -> Array:
         xp = array_module(logits)
         noise = to_device(rng.gumbel(size=logits.shape), xp)
-        return (logits / temperature + noise).argmax(axis=1)
+        return (logits + temperature * noise).argmax(axis=1)
 
     return choose
 

@@ -17,6 +17,7 @@ from minicap import decoder
 from minicap.backend import Array, to_device
 from minicap.commands import run
 from minicap.data.batches import Batch, pack
+from minicap.errors import UserError
 from minicap.nn.adam import Adam
 from minicap.nn.cross_entropy import BLOCK, project_cross_entropy
 from minicap.nn.dense import dense, elu
@@ -235,19 +236,19 @@ class Options:
     """How often everything is checked, each time with other inputs; the worst is shown."""
 
 
-def main() -> int:
-    """The command: prints a table, returns the exit code."""
+def main(arguments: list[str] | None = None) -> int:
+    """The command: prints a table, returns the exit code. arguments: default those of the shell."""
     import tyro
 
-    options = tyro.cli(Options)
+    options = tyro.cli(Options, prog="python -m minicap.gradcheck", args=arguments)
+    if options.rounds < 1 or options.seed < 0:
+        raise UserError("--rounds must be 1 or more, --seed 0 or more")
     worst: dict[tuple[str, str], numpy.ndarray] = {}
     for round_ in range(options.rounds):
         rng = numpy.random.default_rng([options.seed, round_])
         for case, loss, parameters in own_cases(rng):
-            steps, differences = (
-                check_loss(loss, parameters, rng),
-                check_coordinates(loss, parameters),
-            )
+            steps = check_loss(loss, parameters, rng)
+            differences = check_coordinates(loss, parameters)
             for name in parameters:
                 errors = numpy.array([steps[name], differences[name]])
                 # numpy.maximum, unlike max, never loses a NaN.

@@ -99,7 +99,7 @@ def contact_sheet(
         x = (gap + place % columns * (side + gap)) * scale
         y = (gap + place // columns * height) * scale
         image.paste(picture.resize((side * scale, side * scale), Image.Resampling.LANCZOS), (x, y))
-        wrapped = "\n".join(textwrap.wrap(caption or "(no words)", 31)[:lines])
+        wrapped = "\n".join(textwrap.wrap(caption or "(no words)", 31, max_lines=lines))
         colour = INK if true is None else RIGHT if true else WRONG
         draw.text((x, y + (side + 6) * scale), wrapped, colour, font, spacing=4 * scale)
     return image

@@ -212,16 +212,19 @@ def interruptible() -> Iterator[list]:
 
 
 def new_folder(wanted: Path | None, default: str) -> Path:
-    """The folder for a new run: `wanted`, which must not hold a run yet, or else runs/`default`,
-    with -2, -3, ... behind it if that is taken."""
-    if wanted:
-        if (wanted / RUN).exists() or (wanted / MODEL).exists():
-            raise UserError(
-                f"{wanted} holds a run already: choose another --out, or --resume {wanted}"
-            )
-        return wanted
-    candidate, number = Path("runs") / default, 1
-    while candidate.exists():
-        number += 1
-        candidate = Path("runs") / f"{default}-{number}"
-    return candidate
+    """Make the folder for a new run: `wanted`, which must not hold a run yet, or else
+    runs/`default`, with -2, -3, ... behind it if that is taken."""
+    if wanted and ((wanted / RUN).exists() or (wanted / MODEL).exists()):
+        raise UserError(f"{wanted} holds a run already: choose another --out, or --resume {wanted}")
+    number = 1
+    while True:
+        folder = wanted or Path("runs") / (f"{default}-{number}" if number > 1 else default)
+        try:
+            folder.mkdir(parents=True, exist_ok=bool(wanted))
+            return folder
+        except FileExistsError as error:
+            if wanted:
+                raise UserError(f"--out {wanted}: this is a file; name a folder") from error
+            number += 1
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder} ({error.strerror})") from error

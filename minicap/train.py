@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from minicap.data.scenes import load_scenes
 from minicap.data.scenes.drawing import draw
 from minicap.decoder import Sizes
 from minicap.encoder.image import load_image
-from minicap.errors import UserError
+from minicap.errors import UnusableImage, UserError
 from minicap.metrics import truth_and_floors, truths
 from minicap.model import Model
 from minicap.recipes import RECIPES, Recipe
@@ -65,11 +66,10 @@ def parse(arguments: list[str] | None = None) -> Options:
         folder = Path(chosen.resume)
         _, about = checkpoint.load(folder / RUN, "run")
         default = dataclasses.replace(from_json(about["options"]), resume=folder)
-    elif chosen.recipe in RECIPES or not chosen.captions:
-        name: Any = chosen.recipe if chosen.recipe in RECIPES else "scenes"
-        default = Options(recipe=name, settings=RECIPES[name])
     else:
-        default = Options(recipe="flickr8k", settings=RECIPES["flickr8k"])
+        name = chosen.recipe or ("flickr8k" if chosen.captions else "scenes")
+        known: Any = name if name in RECIPES else "scenes"  # tyro refuses the other names
+        default = Options(recipe=known, settings=RECIPES[known])
     options = tyro.cli(Options, prog=PROGRAM, args=arguments, default=default)
     if chosen.resume:
         before, after = flat(default), flat(options)
@@ -176,10 +176,11 @@ def finish(run: Run, model: Model, options: Options) -> None:
         ]
     elif options.photos:
         some = model.write(to_device(judged.features[list(shown)], run.trainer.xp))
-        entries = [
-            (load_image(options.photos / name), caption, None)
-            for name, caption in zip(names, some, strict=True)
-        ]
+        for name, caption in zip(names, some, strict=True):
+            try:
+                entries.append((load_image(options.photos / name), caption, None))
+            except UnusableImage as error:
+                print(f"note      {error}")
     for path in write_report(folder, history, entries):
         print(f"picture   {path}")
     print(f"model     {folder / MODEL}, of epoch {run.progress.best_epoch}; caption pictures with")
@@ -187,21 +188,32 @@ def finish(run: Run, model: Model, options: Options) -> None:
 
 
 def check(options: Options) -> None:
-    """UserError for numbers that make no sense."""
+    """UserError for numbers that make no sense, and a folder that is not there."""
     r = options.settings
     for name, good, need in (
         ("epochs", r.epochs >= 1, "1 or more"),
-        ("batch-size", r.batch_size >= 1, "1 or more"),
+        ("patience", r.patience >= 0, "0 or more"),
         ("steps-per-epoch", r.steps_per_epoch >= 1, "1 or more"),
+        ("batch-size", r.batch_size >= 1, "1 or more"),
+        ("learning-rate", 0 < r.learning_rate < math.inf, "greater than 0, and finite"),
+        ("beta1", 0 <= r.beta1 < 1, "0 or more and less than 1"),
+        ("beta2", 0 <= r.beta2 < 1, "0 or more and less than 1"),
+        ("epsilon", 0 < r.epsilon < math.inf, "greater than 0, and finite"),
         ("dropout", 0 <= r.dropout < 1, "0 or more and less than 1"),
-        ("learning-rate", r.learning_rate > 0, "greater than 0"),
         ("clip-norm", r.clip_norm >= 0, "0 or more"),
-        ("max-len", r.max_len >= 3, "3 or more"),
-        ("threads", options.threads >= 1, "1 or more"),
+        ("max-len", 3 <= r.max_len <= 1000, "from 3 to 1000"),
+        ("min-count", r.min_count >= 1, "1 or more"),
+        ("image-bottleneck", r.image_bottleneck >= 1, "1 or more"),
+        ("hidden", r.hidden >= 1, "1 or more"),
+        ("embedding", r.embedding >= 1, "1 or more"),
+        ("logit-bottleneck", r.logit_bottleneck >= 1, "1 or more"),
+        ("threads", 1 <= options.threads <= 256, "from 1 to 256"),
         ("seed", options.seed >= 0, "0 or more"),
     ):
         if not good:
             raise UserError(f"--{name} must be {need}")
+    if options.photos and not options.photos.is_dir():
+        raise UserError(f"--photos {options.photos}: no such folder")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from minicap.nn.parameters import Parameters
 from minicap.recipes import Recipe
 
 INITIAL, ORDER, SAMPLE, MASKS, VALIDATION = range(5)  # what a random stream is for
+QUIET = numpy.errstate(all="ignore")  # a loss that is no number is looked for, and told once
 AXES = {  # which of a batch's axes the rows of a mask are
     "img_embed_to_bottleneck": "captions",
     "img_embed_bottleneck_to_h0": "captions",
@@ -98,6 +99,7 @@ class Trainer:
                 rows = order[step * size : (step + 1) * size]
             yield split.batch(rows)
 
+    @QUIET
     def train_step(self, batch: Batch) -> float:
         """One update from one batch. Returns its loss, the mean over its words.
 
@@ -109,6 +111,7 @@ class Trainer:
             masks = draw_masks(rng, self.recipe.dropout, self.sizes, batch)
         words = len(batch.targets)
 
+        @QUIET
         def work(job) -> float:
             gradients, (share, index) = job
             own = masks and {
@@ -150,6 +153,7 @@ class Trainer:
         losses, hits, words = map(sum, zip(*found, strict=True))
         return losses / words, hits / words
 
+    @QUIET
     def _loss_and_hits(self, batch: Batch) -> tuple[float, int, int]:
         batch = batch_on(batch, self.xp)
         hits = self.xp.empty(batch.targets.shape, dtype=bool)

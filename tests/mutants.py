@@ -1,0 +1,474 @@
+"""Plausible bugs, and for each the test that must find it.
+
+A mutant is a small edit of the real source of one function. `planted` puts it in the place of
+the real function, everywhere, for as long as a `with` block lasts.
+"""
+
+import contextlib
+import importlib
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests import test_backend, test_decoder
+from tests.data import test_batches
+from tests.nn import (
+    test_adam,
+    test_cross_entropy,
+    test_dense,
+    test_dropout,
+    test_embedding,
+    test_lstm,
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    function: str  # "module.function" or "module.Class.method", without the leading "minicap."
+    old: str  # occurs exactly once in the function's source
+    new: str
+    caught_by: Callable[[], None]
+
+
+@contextlib.contextmanager
+def planted(mutant):
+    """The function runs the mutant's code instead of its own, whoever has imported it."""
+    module_name, function_name = mutant.function.split(":")
+    module = importlib.import_module(f"minicap.{module_name}")
+    function = module
+    for name in function_name.split("."):
+        function = getattr(function, name)
+    source = textwrap.dedent(inspect.getsource(function))
+    if source.count(mutant.old) != 1:
+        raise LookupError(f"{mutant.name}: not exactly once in {mutant.function}: {mutant.old!r}")
+    namespace = dict(vars(module))
+    exec(compile(source.replace(mutant.old, mutant.new), f"<{mutant.name}>", "exec"), namespace)
+    original = function.__code__
+    function.__code__ = namespace[function.__name__].__code__
+    try:
+        yield
+    finally:
+        function.__code__ = original
+
+
+DENSE, ELU = "nn.dense:dense", "nn.dense:elu"
+STEP, LSTM = "nn.lstm:lstm_step", "nn.lstm:lstm"
+LOSS = "nn.cross_entropy:project_cross_entropy"
+DECODER, ADAM, CLIP = "decoder:caption_loss", "nn.adam:Adam.step", "nn.adam:clip_by_global_norm"
+
+# Wrong backward passes beside right forward passes: the complex step finds every one of them.
+BACKWARD = [
+    Mutant(
+        "dense: no bias gradient",
+        DENSE,
+        "dz.sum(axis=0, out=dWb[-1])",
+        "dWb[-1] = 0",
+        test_dense.test_complex_step,
+    ),
+    Mutant(
+        "dense: bias gradient averaged",
+        DENSE,
+        "dz.sum(axis=0, out=dWb[-1])",
+        "dz.mean(axis=0, out=dWb[-1])",
+        test_dense.test_complex_step,
+    ),
+    Mutant(
+        "dense: W in the place of its transpose",
+        DENSE,
+        "dz @ Wb[:-1].T",
+        "dz @ Wb[:-1]",
+        test_dense.test_complex_step_with_elu_and_square_weights,
+    ),
+    Mutant(
+        "dense: gradient of W 2 % too large",
+        DENSE,
+        "xp.matmul(x.T, dz,",
+        "xp.matmul(1.02 * x.T, dz,",
+        test_dense.test_complex_step,
+    ),
+    Mutant(
+        "dense: the activation's slope forgotten",
+        DENSE,
+        "dz = activation_backward(dy) if activation else dy",
+        "dz = dy",
+        test_dense.test_complex_step_with_elu_and_square_weights,
+    ),
+    Mutant(
+        "elu: the slope of a ReLU",
+        ELU,
+        "dy * (xp.minimum(y, 0) + 1)",
+        "dy * (y > 0)",
+        test_dense.test_complex_step_with_elu_and_square_weights,
+    ),
+    Mutant(
+        "elu: exp of the output instead of the input",
+        ELU,
+        "dy * (xp.minimum(y, 0) + 1)",
+        "dy * xp.exp(xp.minimum(y, 0))",
+        test_dense.test_complex_step_with_elu_and_square_weights,
+    ),
+    Mutant(
+        "dropout: no mask on the way back",
+        "nn.dropout:dropout",
+        "return dy * mask",
+        "return dy",
+        test_dropout.test_complex_step,
+    ),
+    Mutant(
+        "dropout: mask twice on the way back",
+        "nn.dropout:dropout",
+        "return dy * mask",
+        "return dy * mask * mask",
+        test_dropout.test_complex_step,
+    ),
+    Mutant(
+        "dropout: mask without its scale on the way back",
+        "nn.dropout:dropout",
+        "return dy * mask",
+        "return dy * (mask > 0)",
+        test_dropout.test_complex_step,
+    ),
+    Mutant(
+        "embedding: repeated words counted once (buffered +=)",
+        "backend:add_rows",
+        "target[ids[starts]] += numpy.add.reduceat(rows[order], starts)",
+        "target[ids] += rows[order]",
+        test_embedding.test_complex_step,
+    ),
+    Mutant(
+        "embedding: repeated words averaged",
+        "backend:add_rows",
+        "numpy.add.reduceat(rows[order], starts)",
+        "numpy.add.reduceat(rows[order], starts) / numpy.bincount(ids)[ids[starts], None]",
+        test_embedding.test_complex_step,
+    ),
+    Mutant(
+        "embedding: the last batch's gradient not cleared",
+        "nn.embedding:embedding",
+        "dtable[...] = 0",
+        "pass",
+        test_decoder.test_complex_step_trained,
+    ),
+    Mutant(
+        "lstm_step: gradients of i and j swapped",
+        STEP,
+        "dz[:, :H] = dc * j * i * (1 - i)  # from 5 and 1\n"
+        "        dz[:, H : 2 * H] = dc * i * (1 - j * j)",
+        "dz[:, H : 2 * H] = dc * j * i * (1 - i)\n        dz[:, :H] = dc * i * (1 - j * j)",
+        test_lstm.test_complex_step_of_a_step,
+    ),
+    Mutant(
+        "lstm_step: gradients of f and o swapped",
+        STEP,
+        "dz[:, 2 * H : 3 * H] = dc * c * f * (1 - f)  # from 5 and 3\n        dz[:, 3 * H :]",
+        "dz[:, 3 * H :] = dc * c * f * (1 - f)\n        dz[:, 2 * H : 3 * H]",
+        test_lstm.test_complex_step_of_a_step,
+    ),
+    Mutant(
+        "lstm_step: no slope of tanh(c)",
+        STEP,
+        "dh * o * (1 - t * t)",
+        "dh * o",
+        test_lstm.test_complex_step_of_a_step,
+    ),
+    Mutant(
+        "lstm_step: no slope of j's tanh",
+        STEP,
+        "dc * i * (1 - j * j)",
+        "dc * i",
+        test_lstm.test_complex_step_of_a_step,
+    ),
+    Mutant(
+        "lstm_step: the new cell instead of the old at the forget gate",
+        STEP,
+        "dc * c * f * (1 - f)",
+        "dc * c_next * f * (1 - f)",
+        test_lstm.test_complex_step_of_a_step,
+    ),
+    Mutant(
+        "lstm_step: the cell instead of its tanh at the output gate",
+        STEP,
+        "dh * t * o * (1 - o)",
+        "dh * c_next * o * (1 - o)",
+        test_lstm.test_complex_step_of_a_step,
+    ),
+    Mutant(
+        "lstm_step: dc not carried from the next step",
+        STEP,
+        "dc = dc + dh * o",
+        "dc = dh * o",
+        test_lstm.test_complex_step_of_a_step,
+    ),
+    Mutant(
+        "lstm_step: dc goes back without the forget gate",
+        STEP,
+        "return dz, dc * f",
+        "return dz, dc",
+        test_lstm.test_complex_step_of_a_step,
+    ),
+    Mutant(
+        "lstm: dh not carried from the next step",
+        LSTM,
+        "dh_t = dh[rows] + carry_h[:size]",
+        "dh_t = dh[rows]",
+        test_lstm.test_complex_step_of_ragged_sequences,
+    ),
+    Mutant(
+        "lstm: dh of other sequences carried",
+        LSTM,
+        "dh[rows] + carry_h[:size]",
+        "dh[rows] + carry_h[-size:]",
+        test_lstm.test_complex_step_of_ragged_sequences,
+    ),
+    Mutant(
+        "lstm: dh of all later steps carried at once",
+        LSTM,
+        "carry_h[:size] = dz_t @ U.T",
+        "carry_h[:size] += dz_t @ U.T",
+        test_lstm.test_complex_step_of_ragged_sequences,
+    ),
+    Mutant(
+        "lstm: h after the step instead of before it in dU",
+        LSTM,
+        "xp.matmul(h_before.T, dz",
+        "xp.matmul(h_after.T, dz",
+        test_lstm.test_complex_step_of_ragged_sequences,
+    ),
+    Mutant(
+        "lstm: no gradient for h0",
+        LSTM,
+        "return dz, carry_h, carry_c, dU",
+        "return dz, 0 * carry_h, carry_c, dU",
+        test_lstm.test_complex_step_of_ragged_sequences,
+    ),
+    Mutant(
+        "lstm: no gradient for c0",
+        LSTM,
+        "return dz, carry_h, carry_c, dU",
+        "return dz, carry_h, 0 * carry_c, dU",
+        test_lstm.test_complex_step_of_ragged_sequences,
+    ),
+    Mutant(
+        "loss: the target's 1 forgotten",
+        LOSS,
+        "e[rows, targets] -= s",
+        "pass",
+        test_cross_entropy.test_complex_step,
+    ),
+    Mutant(
+        "loss: 1 taken from e, which is not normalised yet",
+        LOSS,
+        "e[rows, targets] -= s",
+        "e[rows, targets] -= 1",
+        test_cross_entropy.test_complex_step,
+    ),
+    Mutant(
+        "loss: never normalised",
+        LOSS,
+        "(scale * dloss / s)[:, None]",
+        "(scale * dloss + 0 * s)[:, None]",
+        test_cross_entropy.test_complex_step,
+    ),
+    Mutant(
+        "loss: weights forgotten on the way back",
+        LOSS,
+        "(scale * dloss / s)[:, None]",
+        "(dloss / divisor / s)[:, None]",
+        test_cross_entropy.test_complex_step,
+    ),
+    Mutant(
+        "loss: gradient from above ignored",
+        LOSS,
+        "(scale * dloss / s)[:, None]",
+        "(scale / s)[:, None]",
+        test_cross_entropy.test_complex_step,
+    ),
+    Mutant(
+        "loss: gradient divided by the number of rows once more",
+        LOSS,
+        "(scale * dloss / s)[:, None]",
+        "(scale * dloss / s / len(s))[:, None]",
+        test_cross_entropy.test_complex_step,
+    ),
+    Mutant(
+        "loss: no bias gradient",
+        LOSS,
+        "xp.matmul(column.T, e, out=dWb[-1:])",
+        "dWb[-1] = 0",
+        test_cross_entropy.test_complex_step,
+    ),
+    Mutant(
+        "loss: dx neither normalised nor scaled",
+        LOSS,
+        "dx = (e @ Wb[:-1].T) * column",
+        "dx = e @ Wb[:-1].T",
+        test_cross_entropy.test_complex_step,
+    ),
+    Mutant(
+        "decoder: dh0 without dc0",
+        DECODER,
+        "back_image(dh0 + dc0, gradients)",
+        "back_image(dh0, gradients)",
+        test_decoder.test_complex_step_trained,
+    ),
+    Mutant(
+        "decoder: dropout of h only on the way forward",
+        DECODER,
+        "dh = back_dropout_h(dh)",
+        "pass",
+        test_decoder.test_complex_step_trained_with_dropout,
+    ),
+    Mutant(
+        "decoder: dropout of the photo's bottleneck only on the way forward",
+        "decoder:first_state",
+        "dx = back_dropout(dx)",
+        "pass",
+        test_decoder.test_complex_step_trained_with_dropout,
+    ),
+]
+
+# Right derivatives of the wrong function, and optimisers: the complex step is blind to these.
+OTHER = [
+    Mutant(
+        "lstm_step: no forget bias",
+        STEP,
+        " + FORGET_BIAS",
+        "",
+        test_lstm.test_untrained_cell_remembers,
+    ),
+    Mutant(
+        "lstm_step: gates f and o swapped, forwards and backwards",
+        STEP,
+        "f = sigmoid(z[:, 2 * H : 3 * H] + FORGET_BIAS)  # 3\n    o = sigmoid(z[:, 3 * H :])",
+        "o = sigmoid(z[:, 2 * H : 3 * H] + FORGET_BIAS)  # 3\n    f = sigmoid(z[:, 3 * H :])",
+        test_lstm.test_step_is_tensorflows_cell_number_by_number,
+    ),
+    Mutant(
+        "loss: log-sum-exp without its shift given back",
+        LOSS,
+        "xp.log(s[block]) + top - target_logits",
+        "xp.log(s[block]) - target_logits",
+        test_cross_entropy.test_loss_is_the_definition,
+    ),
+    Mutant(
+        "loss: a hit for every word",
+        LOSS,
+        "target_logits.real == top",
+        "target_logits.real <= top",
+        test_cross_entropy.test_hits_say_where_the_target_is_the_likeliest,
+    ),
+    Mutant(
+        "decoder: divided by the number of captions",
+        DECODER,
+        "divisor = batch.targets.shape[0] if",
+        "divisor = batch.features.shape[0] if",
+        test_decoder.test_writing_word_by_word_equals_the_loss,
+    ),
+    Mutant(
+        "decoder: divided by N * T, padding counted",
+        DECODER,
+        "divisor = batch.targets.shape[0] if",
+        "divisor = batch.features.shape[0] * len(batch.sizes) if",
+        test_decoder.test_writing_word_by_word_equals_the_loss,
+    ),
+    Mutant(
+        "decoder: writing starts every step from an empty cell",
+        "decoder:next_word",
+        '@ p["lstm"][:H], c)',
+        '@ p["lstm"][:H], 0 * c)',
+        test_decoder.test_writing_word_by_word_equals_the_loss,
+    ),
+    Mutant(
+        "batches: each word's target is the word itself",
+        "data.batches:pack",
+        "by_step[1 : steps + 1][going]",
+        "by_step[:steps][going]",
+        test_batches.test_the_layout_in_the_docstring,
+    ),
+    Mutant(
+        "batches: features not sorted with their captions",
+        "data.batches:pack",
+        "features[order]",
+        "features",
+        test_batches.test_the_layout_in_the_docstring,
+    ),
+    Mutant(
+        "add_rows: overwrites what is there",
+        "backend:add_rows",
+        "target[ids[starts]] += numpy",
+        "target[ids[starts]] = numpy",
+        test_backend.test_repeated_ids_are_added_every_time,
+    ),
+    Mutant(
+        "adam: no bias correction",
+        ADAM,
+        "rate = self.learning_rate * math.sqrt(1 - self.beta2**self.t) / (1 - self.beta1**self.t)",
+        "rate = self.learning_rate",
+        test_adam.test_three_steps_with_scalars,
+    ),
+    Mutant(
+        "adam: bias correction of m forgotten",
+        ADAM,
+        " / (1 - self.beta1**self.t)",
+        "",
+        test_adam.test_three_steps_with_scalars,
+    ),
+    Mutant(
+        "adam: epsilon added after the bias correction, as in PyTorch",
+        ADAM,
+        "+ self.epsilon)",
+        "+ self.epsilon * math.sqrt(1 - self.beta2**self.t))",
+        test_adam.test_three_steps_with_scalars,
+    ),
+    Mutant(
+        "adam: epsilon inside the root",
+        ADAM,
+        "xp.sqrt(v) + self.epsilon",
+        "xp.sqrt(v + self.epsilon)",
+        test_adam.test_three_steps_with_scalars,
+    ),
+    Mutant(
+        "adam: betas swapped",
+        ADAM,
+        "m += (1 - self.beta1) *",
+        "m += (1 - self.beta2) *",
+        test_adam.test_three_steps_with_scalars,
+    ),
+    Mutant(
+        "adam: steps not counted",
+        ADAM,
+        "self.t += 1",
+        "self.t = 1",
+        test_adam.test_three_steps_with_scalars,
+    ),
+    Mutant(
+        "adam: only the first block is updated",
+        ADAM,
+        "range(0, gradient.size, BLOCK)",
+        "range(0, BLOCK, BLOCK)",
+        test_adam.test_every_block_is_updated_alike,
+    ),
+    Mutant(
+        "clip: each value by itself",
+        CLIP,
+        "gradient *= limit / norm",
+        "gradient[:] = gradient.clip(-limit, limit)",
+        test_adam.test_clipping_keeps_the_direction,
+    ),
+    Mutant(
+        "clip: short gradients are lengthened",
+        CLIP,
+        "if norm > limit",
+        "if norm > 0",
+        test_adam.test_clipping_leaves_short_gradients_alone,
+    ),
+    Mutant(
+        "clip: by the squared norm",
+        CLIP,
+        "math.sqrt(float(gradient @ gradient))",
+        "float(gradient @ gradient)",
+        test_adam.test_clipping_keeps_the_direction,
+    ),
+]

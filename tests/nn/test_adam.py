@@ -1,0 +1,78 @@
+"""Adam and clipping by the global norm. (Twenty steps beside PyTorch's: test_decoder.py.)"""
+
+import math
+
+import numpy
+import pytest
+
+from minicap.nn.adam import BLOCK, Adam, clip_by_global_norm
+
+
+def test_three_steps_with_scalars():
+    """tf.train.AdamOptimizer's documentation, number by number:
+    lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t), p -= lr_t m / (sqrt(v) + epsilon).
+
+    The gradients are as small as epsilon, so that where epsilon stands makes a difference.
+    """
+    gradients = [[3e-8, 0.5], [-1e-8, -0.2], [2e-8, 0.1]]
+    parameters = numpy.array([1.0, -2.0])
+    adam = Adam(parameters, learning_rate=0.1, beta1=0.8, beta2=0.99, epsilon=1e-8)
+    expected, m, v = [1.0, -2.0], [0.0, 0.0], [0.0, 0.0]
+    for t, gradient in enumerate(gradients, start=1):
+        adam.step(numpy.array(gradient))
+        rate = 0.1 * math.sqrt(1 - 0.99**t) / (1 - 0.8**t)
+        for k, g in enumerate(gradient):
+            m[k] = 0.8 * m[k] + 0.2 * g
+            v[k] = 0.99 * v[k] + 0.01 * g * g
+            expected[k] -= rate * m[k] / (math.sqrt(v[k]) + 1e-8)
+        numpy.testing.assert_allclose(parameters, expected, rtol=1e-13)
+    assert adam.t == 3
+
+
+def test_first_step_is_the_learning_rate():
+    """Whatever the gradient's size: what the bias correction is for."""
+    parameters = numpy.zeros(3)
+    Adam(parameters, learning_rate=1e-3).step(numpy.array([1e3, -1e-3, 0.0]))
+    numpy.testing.assert_allclose(parameters, [-1e-3, 1e-3, 0], rtol=1e-3)
+
+
+def test_every_block_is_updated_alike():
+    rng = numpy.random.default_rng(0)
+    gradient = rng.standard_normal(2 * BLOCK + 10)
+    whole, parts = numpy.zeros_like(gradient), numpy.zeros_like(gradient)
+    Adam(whole).step(gradient)
+    for part in (slice(0, 1000), slice(1000, None)):
+        Adam(parts[part]).step(gradient[part])
+    assert (whole == parts).all() and (whole != 0).all()
+
+
+def test_float32_stays_float32():
+    parameters = numpy.zeros(3, dtype="float32")
+    adam = Adam(parameters)
+    adam.step(numpy.ones(3, dtype="float32"))
+    assert adam.m.dtype == adam.v.dtype == parameters.dtype == numpy.float32
+
+
+def test_clipping_keeps_the_direction():
+    gradient = numpy.array([3.0, -4.0])
+    assert clip_by_global_norm(gradient, 1) == 5
+    numpy.testing.assert_allclose(gradient, [0.6, -0.8], rtol=1e-14)
+
+
+def test_clipping_leaves_short_gradients_alone():
+    gradient = numpy.array([3.0, -4.0])
+    assert clip_by_global_norm(gradient, 5.5) == 5
+    assert gradient.tolist() == [3, -4]
+
+
+@pytest.mark.parametrize("limit", [0.5, 1e3])
+def test_pytorch_clips_alike(limit):
+    """PyTorch divides by norm + 1e-6 where we divide by the norm itself."""
+    torch = pytest.importorskip("torch", reason="the oracle needs PyTorch")
+    gradient = numpy.random.default_rng(0).standard_normal(50)
+    theirs = torch.zeros(50, dtype=torch.float64, requires_grad=True)
+    theirs.grad = torch.tensor(gradient)
+    norm = torch.nn.utils.clip_grad_norm_(theirs, limit).item()
+    assert clip_by_global_norm(gradient, limit) == pytest.approx(norm, rel=1e-14, abs=0)
+    added = norm / (norm + 1e-6) if norm > limit else 1
+    numpy.testing.assert_allclose(gradient * added, theirs.grad.numpy(), rtol=1e-14)

@@ -1,0 +1,77 @@
+"""project_cross_entropy: projection, softmax and cross-entropy in one."""
+
+import numpy
+import pytest
+
+from minicap.nn.cross_entropy import BLOCK, project_cross_entropy
+from tests.checks import assert_central_differences, assert_complex_step
+
+
+def example(rows, seed=0):
+    """x, Wb, targets and weights; a vocabulary of 9."""
+    rng = numpy.random.default_rng(seed)
+    x, Wb = rng.standard_normal((rows, 4)), rng.standard_normal((5, 9))
+    return x, Wb, rng.integers(0, 9, rows), rng.uniform(0.5, 2, rows)
+
+
+@pytest.mark.gradcheck
+def test_complex_step():
+    """With weights, a divisor, and more rows than one block has."""
+    assert_complex_step("project_cross_entropy")
+
+
+@pytest.mark.gradcheck
+def test_central_differences():
+    assert_central_differences("project_cross_entropy")
+
+
+def test_loss_is_the_definition():
+    """-log of the softmax, formed as nobody should; weights and the divisor as they say."""
+    x, Wb, targets, weights = example(BLOCK + 6)
+    logits = x @ Wb[:-1] + Wb[-1]
+    softmax = numpy.exp(logits) / numpy.exp(logits).sum(axis=1, keepdims=True)
+    surprise = -numpy.log(softmax[numpy.arange(len(x)), targets])
+    loss, _ = project_cross_entropy(x, Wb, targets, weights, 17)
+    assert loss == pytest.approx((surprise * weights).sum() / 17, rel=1e-14, abs=0)
+    loss, _ = project_cross_entropy(x, Wb, targets, None, 17)
+    assert loss == pytest.approx(surprise.sum() / 17, rel=1e-14, abs=0)
+
+
+def test_equal_logits_cost_log_V():
+    targets = numpy.array([0, 5, 7])
+    loss, _ = project_cross_entropy(numpy.ones((3, 4)), numpy.zeros((5, 8)), targets, None, 3)
+    assert loss == pytest.approx(numpy.log(8), rel=1e-14, abs=0)
+
+
+def test_huge_logits_do_not_overflow():
+    """Wrong by 1e4: the loss is 1e4 (exp(1e4) is far beyond float64), its gradient finite."""
+    Wb = numpy.zeros((2, 2))
+    Wb[-1] = [0, 1e4]
+    with numpy.errstate(over="raise", invalid="raise", divide="raise"):
+        loss, backward = project_cross_entropy(numpy.zeros((1, 1)), Wb, numpy.array([0]), None, 1)
+        _, dWb = backward()
+    assert loss == 1e4 and dWb[-1].tolist() == [-1, 1]
+
+
+def test_no_weights_means_weights_of_1():
+    x, Wb, targets, _ = example(BLOCK + 6)
+    loss, backward = project_cross_entropy(x, Wb, targets, None, 17)
+    same_loss, same_backward = project_cross_entropy(x, Wb, targets, numpy.ones(len(x)), 17)
+    assert loss == pytest.approx(same_loss, rel=1e-14, abs=0)
+    for gradient, same in zip(backward(), same_backward(), strict=True):
+        numpy.testing.assert_allclose(gradient, same, rtol=0, atol=1e-15)
+
+
+def test_hits_say_where_the_target_is_the_likeliest():
+    x, Wb, targets, _ = example(2 * BLOCK)
+    hits = numpy.zeros(len(x), dtype=bool)
+    project_cross_entropy(x, Wb, targets, None, 1, hits)
+    expected = (x @ Wb[:-1] + Wb[-1]).argmax(axis=1) == targets
+    assert (hits == expected).all() and 0 < hits.sum() < len(hits)
+
+
+def test_gradient_goes_into_out():
+    x, Wb, targets, weights = example(5)
+    out = numpy.full_like(Wb, numpy.nan)
+    _, dWb = project_cross_entropy(x, Wb, targets, weights, 5)[1](out=out)
+    assert dWb is out and numpy.isfinite(out).all()

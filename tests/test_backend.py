@@ -1,0 +1,67 @@
+"""The one place that knows NumPy from CuPy. (What runs on a device: test_device.py.)"""
+
+import sys
+import types
+
+import numpy
+import pytest
+
+from minicap.backend import add_rows, array_module, device_module, to_device, to_host
+from minicap.errors import UserError
+
+
+def test_cpu_is_numpy():
+    x = numpy.ones(2)
+    assert device_module("cpu") is numpy is array_module(x)
+    assert to_device(x, numpy) is x and to_host(x) is x
+
+
+def test_repeated_ids_are_added_every_time():
+    """To what is there already; against numpy.add.at, on ids in no order."""
+    rng = numpy.random.default_rng(0)
+    target, ids = rng.standard_normal((5, 3)), rng.integers(0, 5, 40)
+    rows = rng.standard_normal((40, 3))
+    expected = target.copy()
+    numpy.add.at(expected, ids, rows)
+    add_rows(target, ids, rows)
+    numpy.testing.assert_allclose(target, expected, rtol=0, atol=1e-14)
+
+
+def test_adding_no_rows_adds_nothing():
+    target = numpy.ones((2, 2))
+    add_rows(target, numpy.array([], dtype=int), numpy.empty((0, 2)))
+    assert (target == 1).all()
+
+
+def fake_cupy(get_device_count):
+    cupy = types.ModuleType("cupy")
+    cupy.cuda = types.SimpleNamespace(
+        runtime=types.SimpleNamespace(getDeviceCount=get_device_count)
+    )
+    return cupy
+
+
+def too_old():
+    raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+
+
+@pytest.mark.parametrize(
+    ("cupy", "says"),
+    [
+        (None, "cannot be imported"),  # None in sys.modules makes `import cupy` fail
+        (fake_cupy(lambda: 0), "finds no GPU"),
+        (fake_cupy(too_old), "driver version is insufficient"),
+    ],
+    ids=["no CuPy", "no GPU", "no driver"],
+)
+def test_cuda_that_is_not_there_is_one_clear_line(monkeypatch, cupy, says):
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(UserError, match=says) as error:
+        device_module("cuda")
+    text = str(error.value)
+    assert "\n" not in text and "--device cuda" in text and "--device cpu" in text
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(UserError, match="'tpu'.*cpu, cuda"):
+        device_module("tpu")

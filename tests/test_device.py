@@ -1,0 +1,180 @@
+"""The device path: the same numbers on another array library, and no array on the wrong side.
+
+Everything runs on a strict stand-in for CuPy and, where there is one, on a real GPU.
+"""
+
+import dataclasses
+import sys
+
+import numpy
+import pytest
+
+from minicap import decoder
+from minicap.backend import add_rows, array_module, device_module, to_device, to_host
+from minicap.gradcheck import decoder_case, layer_cases
+from minicap.nn.adam import Adam, clip_by_global_norm
+from minicap.nn.parameters import Parameters
+from tests import strict_cupy
+
+
+@pytest.fixture(params=["stand-in", "GPU"])
+def xp(request, monkeypatch):
+    """cupy: the stand-in, or the real one."""
+    if request.param == "stand-in":
+        for name, module in strict_cupy.modules().items():
+            monkeypatch.setitem(sys.modules, name, module)
+    else:
+        pytest.importorskip("cupy", reason="a GPU test: CuPy is not installed")
+        try:
+            device_module("cuda")
+        except Exception as error:
+            pytest.skip(f"a GPU test: {error}")
+    return device_module("cuda")
+
+
+def on_device(batch, xp):
+    arrays = {
+        name: to_device(value, xp)
+        for name, value in vars(batch).items()
+        if isinstance(value, numpy.ndarray)
+    }
+    return dataclasses.replace(batch, **arrays)
+
+
+def copy_of(parameters, xp, dtype="float64"):
+    copy = Parameters(parameters.shapes, dtype, xp)
+    copy.flat[...] = to_device(to_host(parameters.flat).astype(dtype), xp)
+    return copy
+
+
+def assert_same(device_array, host_array):
+    """On the device, the same dtype, and the same numbers to 1e-12 (a GPU sums in another order
+    and has another exp)."""
+    assert array_module(device_array) is not numpy
+    assert device_array.dtype == host_array.dtype
+    numpy.testing.assert_allclose(to_host(device_array), host_array, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", list(layer_cases(numpy.random.default_rng(0))))
+def test_every_layer(xp, case):
+    results = []
+    for library in numpy, xp:
+        layer, inputs = layer_cases(numpy.random.default_rng(0), library)[case]
+        *outputs, backward = layer(*inputs.values())
+        rng = numpy.random.default_rng(1)
+        gradients = backward(*[to_device(rng.standard_normal(y.shape), library) for y in outputs])
+        results.append([*outputs, *(gradients if isinstance(gradients, tuple) else (gradients,))])
+    for host_array, device_array in zip(*results, strict=True):
+        assert_same(device_array, host_array)
+
+
+def test_loss_gradients_clipping_and_adam(xp):
+    """Three steps of training with dropout, the parameters after each, and the hits."""
+    p, batch, masks = decoder_case(numpy.random.default_rng(0))
+    q = copy_of(p, xp)
+    results = []
+    for library, parameters in (numpy, p), (xp, q):
+        b = on_device(batch, library)
+        m = {name: to_device(mask, library) for name, mask in masks.items()}
+        hits = to_device(numpy.zeros(len(batch.targets), dtype=bool), library)
+        gradients, adam, seen = parameters.like(), Adam(parameters.flat, 0.02), []
+        for _ in range(3):
+            loss, backward = decoder.caption_loss(parameters, b, masks=m, hits=hits)
+            backward(gradients)
+            norm = clip_by_global_norm(gradients.flat, 0.1)
+            adam.step(gradients.flat)
+            assert norm > 0.1  # or clipping would not be tested
+            seen += [float(loss), norm, to_host(parameters.flat).copy(), to_host(hits).copy()]
+        results.append(seen)
+    assert array_module(q.flat) is xp
+    for expected, found in zip(*results, strict=True):
+        numpy.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_writing(xp):
+    """The first state and two steps of generation."""
+    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
+    results = []
+    for library, parameters in (numpy, p), (xp, copy_of(p, xp)):
+        h, _ = decoder.first_state(parameters, to_device(batch.features, library))
+        c = h
+        for word in 1, 4:
+            words = to_device(numpy.full(5, word), library)
+            logits, h, c = decoder.next_word(parameters, words, h, c)
+        results.append([logits, h, c])
+    for host_array, device_array in zip(*results, strict=True):
+        assert_same(device_array, host_array)
+
+
+def test_float32_stays_float32_in_every_intermediate_array(monkeypatch):
+    """The stand-in sees each array that is made: loss, gradients, clipping and Adam never touch
+    float64, which would cost a GPU most of its speed."""
+    for name, module in strict_cupy.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    xp = device_module("cuda")
+    p, batch, masks = decoder_case(numpy.random.default_rng(0))
+    q = copy_of(p, xp, "float32")
+    features = batch.features.astype("float32")
+    batch = on_device(dataclasses.replace(batch, features=features), xp)
+    masks = {name: to_device(mask, xp) for name, mask in masks.items()}
+    gradients = q.like()
+    strict_cupy.dtypes_made.clear()
+    _, backward = decoder.caption_loss(q, batch, masks=masks)
+    backward(gradients)
+    clip_by_global_norm(gradients.flat, 0.1)
+    Adam(q.flat).step(gradients.flat)
+    decoder.next_word(q, batch.words, *2 * [xp.zeros((len(batch.words), 3), dtype="float32")])
+    floats = {dtype.name for dtype in strict_cupy.dtypes_made if dtype.kind == "f"}
+    assert floats == {"float32"}
+
+
+def test_to_device_and_back(xp):
+    x = numpy.arange(6.0).reshape(2, 3)
+    y = to_device(x, xp)
+    assert array_module(y) is xp and array_module(x) is numpy
+    assert (to_host(y) == x).all()
+    y += 1
+    assert x[0, 0] == 0  # a copy
+
+
+def test_scatter_add_wraps_ids_in_silence(xp):
+    """Why ids are validated on the host: -1 and V would train other words' rows."""
+    target = to_device(numpy.zeros((3, 1)), xp)
+    add_rows(target, to_device(numpy.array([3, -1, 1]), xp), to_device(numpy.ones((3, 1)), xp))
+    assert to_host(target)[:, 0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda x, host, xp: numpy.asarray(x),
+        lambda x, host, xp: x + host,
+        lambda x, host, xp: host * x,
+        lambda x, host, xp: x @ host,
+        lambda x, host, xp: xp.exp(host),
+        lambda x, host, xp: xp.matmul(x, x, out=host),
+        lambda x, host, xp: x.sum(axis=0, out=host[0]),
+        lambda x, host, xp: x.__setitem__(0, host[0]),
+        lambda x, host, xp: host.__setitem__(0, x[0]),
+        lambda x, host, xp: x.__iadd__(host),
+        lambda x, host, xp: xp.where(host > 0, x, x),
+    ],
+)
+def test_host_and_device_do_not_mix(xp, mistake):
+    """That the stand-in raises where CuPy does: without this, the tests above prove nothing.
+    (CuPy has a ValueError where a host array is assigned to a row.)"""
+    host = numpy.ones((3, 3))
+    with pytest.raises((TypeError, ValueError)):
+        mistake(to_device(host, xp), host, xp)
+
+
+def test_stand_in_is_stricter_than_cupy(monkeypatch):
+    x = strict_cupy.on_device(numpy.ones((3, 3)))
+    for mistake in (
+        lambda: x[numpy.array([0, 1])],
+        lambda: list(x),
+        lambda: numpy.exp(x),
+        lambda: numpy.sum(x),
+    ):
+        with pytest.raises(TypeError):
+            mistake()
