@@ -1,0 +1,275 @@
+"""Every mode gives its defined result, and every hostile file one clear line."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from minicap.encoder.image import EXIF_ORIENTATION, load_image, prepare, preprocessing_name
+from minicap.errors import UnusableImage
+
+RED = (255, 0, 0)
+
+
+def saved(image: Image.Image, path: Path, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def pixel(path: Path, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+    image = load_image(path)
+    assert image.mode == "RGB"
+    return image.getpixel(at)
+
+
+# ---- modes ----------------------------------------------------------------------------------
+
+
+def test_rgb_is_passed_on_unchanged(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    path = saved(Image.fromarray(pixels), tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(load_image(path)), pixels)
+    image = Image.fromarray(pixels)
+    assert load_image(image) is image  # no copy where none is needed
+
+
+def test_grey_and_one_bit(tmp_path):
+    assert pixel(saved(Image.new("L", (3, 3), 77), tmp_path / "l.png")) == (77, 77, 77)
+    assert pixel(saved(Image.new("1", (3, 3), 1), tmp_path / "1.png")) == (255, 255, 255)
+    assert pixel(saved(Image.new("1", (3, 3), 0), tmp_path / "0.png")) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix):
+    values = np.array([[0, 256, 1000, 32896, 65535]], np.uint16)
+    path = saved(Image.fromarray(values), tmp_path / f"grey.{suffix}")
+    found = [load_image(path).getpixel((x, 0))[0] for x in range(5)]
+    assert found == [0, 1, 4, 128, 255] == np.round(values[0] / 257).tolist()
+
+
+def test_sixteen_bits_in_32(tmp_path):
+    image = Image.fromarray(np.array([[0, 32896, 65535]], np.int32))
+    assert image.mode == "I"
+    assert [load_image(image).getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    "values", [np.array([[-1]], np.int32), np.array([[65536]], np.int32), np.zeros((1, 1), "f4")]
+)
+def test_grey_without_a_known_range_is_refused(tmp_path, values):
+    path = saved(Image.fromarray(values), tmp_path / "wide.tif")
+    with pytest.raises(UnusableImage, match=r"wide\.tif: .* without a known range"):
+        load_image(path)
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 255, *RED])
+    image.putpixel((0, 0), 0)
+    assert pixel(saved(image, tmp_path / "p.png")) == (0, 0, 255)
+    path = saved(image, tmp_path / "t.png", transparency=0)
+    assert pixel(path) == (255, 255, 255)
+    assert pixel(path, (1, 1)) == RED
+
+
+def test_alpha_shows_white(tmp_path):
+    image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    image.putpixel((1, 0), (255, 0, 0, 255))
+    image.putpixel((2, 0), (255, 0, 0, 51))  # a fifth of red, four of white
+    path = saved(image, tmp_path / "rgba.png")
+    assert [pixel(path, (x, 0)) for x in range(3)] == [(255, 255, 255), RED, (255, 204, 204)]
+    assert pixel(saved(Image.new("LA", (2, 2), (9, 0)), tmp_path / "la.png")) == (255, 255, 255)
+    assert pixel(saved(Image.new("LA", (2, 2), (9, 255)), tmp_path / "lo.png")) == (9, 9, 9)
+    path = saved(Image.new("RGB", (2, 2), RED), tmp_path / "key.png", transparency=RED)
+    assert pixel(path) == (255, 255, 255)
+    path = saved(Image.new("L", (2, 2), 9), tmp_path / "grey_key.png", transparency=9)
+    assert pixel(path) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["RGBa", "La", "PA", "RGBX", "YCbCr", "HSV"])
+def test_modes_that_only_memory_holds(mode):
+    image = load_image(Image.new(mode, (2, 2)))
+    assert image.mode == "RGB" and image.size == (2, 2)
+
+
+def test_cmyk(tmp_path):
+    path = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path / "cmyk.jpg", quality=100)
+    r, g, b = pixel(path)
+    assert r > 250 and g < 5 and b < 5
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
+def test_of_an_animation_the_first_picture(tmp_path, suffix):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, (0, 255, 0), (0, 0, 255))]
+    path = tmp_path / f"moving.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    with Image.open(path) as image:
+        assert len(list(ImageSequence.Iterator(image))) == 3
+    assert pixel(path) == RED
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation, suffix):
+    """A red corner at the top left of the scene, stored as each orientation stores it."""
+    upright = Image.new("RGB", (48, 32))
+    upright.paste(RED, (0, 0, 16, 16))
+    turn = Image.Transpose
+    stored_by = [
+        None,
+        turn.FLIP_LEFT_RIGHT,
+        turn.ROTATE_180,
+        turn.FLIP_TOP_BOTTOM,
+        turn.TRANSPOSE,
+        turn.ROTATE_90,
+        turn.TRANSVERSE,
+        turn.ROTATE_270,
+    ][orientation - 1]
+    stored = upright if stored_by is None else upright.transpose(stored_by)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    path = saved(stored, tmp_path / f"turned.{suffix}", exif=exif)
+    image = load_image(path)
+    assert image.size == (48, 32)
+    assert image.getpixel((4, 4))[0] > 200
+    assert all(image.getpixel(at)[0] < 50 for at in [(44, 4), (4, 28), (44, 28)])
+    with Image.open(path) as lazy:  # a Pillow image, not loaded yet, takes the same way
+        np.testing.assert_array_equal(np.asarray(load_image(lazy)), np.asarray(image))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_does_not_spoil_a_picture(tmp_path):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40
+    path = saved(Image.new("RGB", (8, 8), RED), tmp_path / "exif.jpg", exif=exif)
+    assert load_image(path).size == (8, 8)
+
+
+# ---- hostile files --------------------------------------------------------------------------
+
+
+def png(width: int, height: int, data: bytes = b"", chunks: bytes = b"") -> bytes:
+    """A grey PNG whose header may promise what it does not hold."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        length, check = struct.pack(">I", len(body)), struct.pack(">I", zlib.crc32(kind + body))
+        return length + kind + body + check
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunks + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def jpeg() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
+
+
+HOSTILE = {
+    "empty.jpg": (b"", "not a picture"),
+    "text.jpg": (b"no picture at all\n" * 9, "not a picture"),
+    "half.jpg": (jpeg()[: len(jpeg()) // 2], "cannot be read"),
+    "head.jpg": (jpeg()[:300], "not a picture|cannot be read"),
+    "no_data.png": (png(50, 50), "cannot be read"),
+    "bad_zlib.png": (png(50, 50, b"\0" * 99), "cannot be read"),
+    "cut.png": (png(50, 50, zlib.compress(os.urandom(2550)))[:1500], "cannot be read"),
+    "bomb.png": (png(50_000, 50_000, zlib.compress(b"\0" * 99)), "89,478,485 pixels"),
+    "hundred_megapixels.png": (png(10_000, 10_000), "89,478,485 pixels"),
+    "line.png": (png(100_000_000, 1), "89,478,485 pixels"),
+    "zero.png": (png(0, 7), "not a picture|has no pixels|cannot be read"),
+    "page.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_end_in_one_line(tmp_path, name):
+    content, reason = HOSTILE[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UnusableImage, match=reason) as caught:
+        load_image(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bomb_is_refused_where_warnings_are_errors(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(10_000, 10_000))
+    with pytest.raises(UnusableImage, match="89,478,485 pixels"):
+        load_image(path)
+
+
+def test_a_bomb_is_refused_where_pillow_has_no_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(50_000, 50_000))
+    with pytest.raises(UnusableImage, match="50000 x 50000 is more than 89,478,485 pixels"):
+        load_image(path)
+
+
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(UnusableImage, match="is a folder"):
+        load_image(tmp_path)
+    with pytest.raises(UnusableImage, match=r"gone\.jpg: no such file"):
+        load_image(tmp_path / "gone.jpg")
+    with pytest.raises(UnusableImage, match="no such file"):
+        load_image("nul\0byte.jpg")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
+        with pytest.raises(UnusableImage, match="not a regular file"):
+            load_image(tmp_path / "pipe.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = saved(Image.new("RGB", (2, 2)), tmp_path / "secret.png")
+    path.chmod(0)
+    with pytest.raises(UnusableImage, match=r"secret\.png: cannot be read"):
+        load_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_random_damage_gives_a_picture_or_one_line(tmp_path):
+    """Flipped bytes in whole files: whatever Pillow's readers raise, a user sees UnusableImage."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+    refused = 0
+    for suffix in ("jpg", "png", "gif", "tif", "webp", "bmp"):
+        whole = saved(noise, tmp_path / f"whole.{suffix}").read_bytes()
+        for number in range(40):
+            damaged = bytearray(whole)
+            for at in rng.integers(0, len(whole), 1 + number // 4):
+                damaged[at] = rng.integers(256)
+            path = tmp_path / f"damaged.{suffix}"
+            path.write_bytes(damaged)
+            try:
+                assert load_image(path).mode == "RGB"
+            except UnusableImage as error:
+                assert "\n" not in str(error)
+                refused += 1
+    assert refused > 20
+
+
+# ---- preparing ------------------------------------------------------------------------------
+
+
+def test_prepare_squeezes_and_leaves_alone_what_fits():
+    image = Image.new("RGB", (100, 20))
+    image.paste(RED, (50, 0, 100, 20))
+    pixels = prepare(image, 30)
+    assert pixels.shape == (30, 30, 3) and pixels.dtype == np.uint8
+    assert (pixels[:, :13] == 0).all() and (pixels[:, 17:] == RED).all()  # squeezed, not cropped
+
+    fitting = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)
+    np.testing.assert_array_equal(prepare(Image.fromarray(fitting), 30), fitting)
+
+
+def test_the_preprocessing_has_a_name_with_its_size():
+    assert preprocessing_name(299) == "squeeze-bilinear-299"

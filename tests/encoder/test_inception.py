@@ -1,0 +1,117 @@
+"""The table: what Keras' InceptionV3 has, this has."""
+
+from minicap.encoder.inception import (
+    FEATURE_SIZE,
+    IMAGE_SIZE,
+    INCEPTION_V3,
+    Conv,
+    Pool,
+    layers,
+    network,
+    walk,
+)
+
+
+def shapes() -> dict[str, tuple[int, int, int]]:
+    """(height, width, channels) behind every entry of the table, by its name."""
+    seen = {}
+
+    def side(length: int, kernel: int, stride: int, padding: str) -> int:
+        return length if padding == "same" else (length - kernel) // stride + 1
+
+    def conv(name, c: Conv, x):
+        assert c.padding == "valid" or c.stride == 1
+        h, w = side(x[0], c.height, c.stride, c.padding), side(x[1], c.width, c.stride, c.padding)
+        seen[name] = (h, w, c.filters)
+        return seen[name]
+
+    def pool(name, p: Pool, x):
+        seen[name] = (*(side(n, 3, p.stride, p.padding) for n in x[:2]), x[2])
+        return seen[name]
+
+    def concat(name, ways):
+        assert len({way[:2] for way in ways}) == 1, f"{name}: branches of different sizes"
+        seen[name] = (*ways[0][:2], sum(way[2] for way in ways))
+        return seen[name]
+
+    seen["out"] = network((IMAGE_SIZE, IMAGE_SIZE, 3), conv, pool, concat)
+    return seen
+
+
+def test_every_block_has_the_shape_of_keras():
+    seen = shapes()
+    stem = [seen[f"stem/{n}"] for n in range(1, 8)]
+    assert stem == [
+        (149, 149, 32),
+        (147, 147, 32),
+        (147, 147, 64),
+        (73, 73, 64),
+        (73, 73, 80),
+        (71, 71, 192),
+        (35, 35, 192),
+    ]
+    assert [seen[f"mixed{n}"] for n in range(11)] == [
+        (35, 35, 256),
+        (35, 35, 288),
+        (35, 35, 288),
+        *[(17, 17, 768)] * 5,
+        (8, 8, 1280),
+        (8, 8, 2048),
+        (8, 8, 2048),
+    ]
+    assert seen["out"][2] == FEATURE_SIZE == 2048
+
+
+def test_94_convolutions_in_keras_order():
+    """Shapes as in the official file, HWIO there: spot checks by Keras' running number, from 1."""
+    kernels = [layer.shape for layer in layers()]
+    assert len(kernels) == 94
+    keras = {  # number: (height, width, channels in, filters)
+        1: (3, 3, 3, 32),
+        5: (3, 3, 80, 192),
+        6: (1, 1, 192, 64),  # mixed0: 1x1 first, then 5x5, 3x3dbl, pool
+        8: (5, 5, 48, 64),
+        12: (1, 1, 192, 32),
+        27: (3, 3, 288, 384),  # mixed3
+        30: (3, 3, 96, 96),
+        33: (1, 7, 128, 128),  # mixed4: 7x7 is 1x7, 7x1; 7x7dbl begins with 7x1
+        34: (7, 1, 128, 192),
+        36: (7, 1, 128, 128),
+        39: (1, 7, 128, 192),
+        72: (3, 3, 192, 320),  # mixed8
+        76: (3, 3, 192, 192),
+        77: (1, 1, 1280, 320),
+        79: (1, 3, 384, 384),  # mixed9: 1x3 before 3x1
+        80: (3, 1, 384, 384),
+        82: (3, 3, 448, 384),
+        94: (1, 1, 2048, 192),
+    }
+    for number, (height, width, channels, filters) in keras.items():
+        assert kernels[number - 1] == (filters, channels, height, width), number
+
+
+def test_number_of_parameters_is_that_of_keras_notop():
+    total = 0
+    for layer in layers():
+        filters, channels, height, width = layer.shape
+        total += filters * channels * height * width + 3 * filters  # beta, mean, variance
+    assert total == 21_802_784
+
+
+def test_names_are_unique_and_tell_the_place():
+    names = [layer.name for layer in layers()]
+    assert len(set(names)) == 94
+    assert names[0] == "stem/1"
+    assert {"mixed0/5x5/2", "mixed4/7x7dbl/5", "mixed9/3x3/2/1x3", "mixed10/pool/2"} <= set(names)
+
+
+def test_nine_average_pools_and_four_maximum_pools():
+    pools = []
+
+    def pool(name, p, x):
+        pools.append(p.kind)
+        return x
+
+    for name, block in INCEPTION_V3.items():
+        walk(block, 0, lambda name, c, x: x, pool, lambda name, ways: ways[0], name)
+    assert (pools.count("average"), pools.count("max")) == (9, 4)

@@ -1,0 +1,299 @@
+"""Running encoders: any image encoder, its file, its cache, and what a user can mend."""
+
+import os
+import subprocess
+import sys
+import warnings
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicap.encoder import graph, session, weights
+from minicap.encoder.image import load_image, prepare
+from minicap.encoder.session import SEEDED_ENCODER_ID, Encoder, cache_folder, seeded_encoder
+from minicap.errors import UnusableImage, UserError
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def tiny(path: Path, size: int = 4, batch="N", **changes) -> Path:
+    """A small encoder: the mean colour of a picture, (N, 3)."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    options = {"kind": kinds.UINT8, "shape": [batch, size, size, 3], "about": {}} | changes
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=kinds.FLOAT),
+        helper.make_node("ReduceMean", ["float"], ["mean"], axes=[1, 2], keepdims=0),
+    ]
+    image = helper.make_tensor_value_info("image", options["kind"], options["shape"])
+    mean = helper.make_tensor_value_info("mean", kinds.FLOAT, [batch, 3])
+    model = helper.make_model(
+        helper.make_graph(nodes, "tiny", [image], [mean]),
+        ir_version=8,
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+    helper.set_model_props(model, options["about"])
+    graph.save(model, path)
+    return path
+
+
+# ---- encoding -------------------------------------------------------------------------------
+
+
+def test_files_images_and_arrays_alike(seeded, tmp_path, pictures):
+    path = tmp_path / "a.png"
+    Image.fromarray(pictures[0]).save(path)
+    found = seeded([path, str(path), Image.fromarray(pictures[0]), pictures[0]])
+    assert found.shape == (4, 2048) and found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.repeat(seeded.encode(pictures[:1]), 4, 0))
+    assert seeded([]).shape == (0, 2048)
+
+
+def test_seeded_encoder_says_what_it_is(seeded):
+    assert seeded.id == SEEDED_ENCODER_ID
+    assert (seeded.name, seeded.size, seeded.feature_size) == ("seeded-0", 299, 2048)
+    assert seeded.preprocessing == "squeeze-bilinear-299"
+
+
+def test_more_pictures_than_a_batch_keep_their_order(tmp_path):
+    encoder = Encoder(tiny(tmp_path / "tiny.onnx"))
+    colours = np.random.default_rng(0).integers(0, 256, (70, 3), np.uint8)
+    found = encoder([np.broadcast_to(colour, (4, 4, 3)) for colour in colours])
+    np.testing.assert_allclose(found, colours, atol=1e-4)
+
+
+def test_a_file_with_a_fixed_batch(tmp_path):
+    encoder = Encoder(tiny(tmp_path / "tiny.onnx", batch=4))
+    colours = np.random.default_rng(0).integers(0, 256, (6, 3), np.uint8)
+    found = encoder([np.broadcast_to(colour, (4, 4, 3)) for colour in colours])
+    np.testing.assert_allclose(found, colours, atol=1e-4)
+
+
+def test_a_broken_picture_is_named(seeded, tmp_path, pictures):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"no")
+    with pytest.raises(UnusableImage, match=r"broken\.jpg"):
+        seeded([pictures[0], path])
+    with pytest.raises(ValueError, match="uint8"):
+        seeded([pictures[0].astype(float)])
+
+
+def test_real_mobilenet_gives_the_stored_features(real_data):
+    encoder = Encoder(real_data / "encoders/mobilenetv2.onnx", threads=2)
+    assert (encoder.size, encoder.feature_size) == (224, 1280)
+    assert (encoder.name, encoder.preprocessing) == ("mobilenetv2", "squeeze-bilinear-224")
+    stored = np.load(real_data / "flickr8k/mobilenetv2_features.npz")
+    row = {name: n for n, name in enumerate(stored["names"])}
+    photos = sorted((real_data / "flickr8k/images").glob("*.jpg"))[::5]
+    assert len(photos) == 50
+    found = encoder(photos)
+    expected = stored["features"][[row[photo.name] for photo in photos]].astype(np.float32)
+    cosine = (found * expected).sum(1)
+    cosine /= np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert cosine.min() >= 0.9999
+
+
+def test_real_photos_at_full_size_make_healthy_features(seeded, real_data):
+    photos = sorted((real_data / "inception_v3_golden/images").iterdir())[:4]
+    features = seeded(photos)
+    assert np.isfinite(features).all() and (features.std(0) > 0).mean() > 0.9
+    pixels = np.stack([prepare(load_image(photo), 299) for photo in photos])
+    np.testing.assert_array_equal(features, seeded.encode(pixels))
+
+
+# ---- files that do not serve ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": 1},
+        {"shape": ["N", "height", "width", 3]},
+        {"shape": ["N", 4, 6, 3]},
+        {"shape": ["N", 3, 4, 4]},
+    ],
+)
+def test_another_signature_is_described(tmp_path, changes):
+    path = tiny(tmp_path / "other.onnx", **changes)
+    with pytest.raises(UserError, match=r"other\.onnx: has inputs image tensor\(.* an encoder has"):
+        Encoder(path)
+
+
+def test_another_preprocessing_is_refused(tmp_path):
+    path = tiny(tmp_path / "other.onnx", about={"preprocessing": "centre-cubic-4"})
+    with pytest.raises(UserError, match="needs the preprocessing centre-cubic-4"):
+        Encoder(path)
+
+
+def test_broken_and_missing_files(tmp_path):
+    whole = tiny(tmp_path / "whole.onnx").read_bytes()
+    for name, content in {"empty": b"", "text": b"hello\n" * 99, "half": whole[:99]}.items():
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}.onnx: no usable ONNX file") as caught:
+            Encoder(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"gone\.onnx: no such encoder file"):
+        Encoder(tmp_path / "gone.onnx")
+    with pytest.raises(UserError, match="no such encoder file"):
+        Encoder(tmp_path)
+
+
+# ---- devices and packages -------------------------------------------------------------------
+
+
+def test_an_unknown_device_and_one_that_is_not_there(tmp_path):
+    path = tiny(tmp_path / "tiny.onnx")
+    with pytest.raises(UserError, match="choose cpu or cuda"):
+        Encoder(path, device="tpu")
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(UserError, match=r"device cuda: .*minicap\[gpu\]"):
+            Encoder(path, device="cuda")
+
+
+def test_a_silent_fall_back_to_the_cpu_is_an_error(tmp_path):
+    asked = []
+
+    def inference_session(path, options, providers):
+        asked.extend(providers)
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    fake = SimpleNamespace(
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        SessionOptions=SimpleNamespace,
+        InferenceSession=inference_session,
+        preload_dlls=lambda: None,
+    )
+    with pytest.raises(UserError, match="fell back to CPUExecutionProvider"):
+        session._session(fake, tmp_path / "a.onnx", "cuda", None)
+    assert asked == ["CUDAExecutionProvider"]
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "onnx"])
+def test_without_a_package_one_line_says_what_to_install(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match=rf"needs {missing}, .*pip install 'minicap\[cpu\]'"):
+        seeded_encoder()
+    with pytest.raises(UserError, match=rf"needs {missing}"):
+        Encoder("whatever.onnx")
+
+
+@pytest.mark.parametrize(
+    "installed, warned",
+    [
+        ({"onnxruntime", "onnxruntime-gpu"}, True),
+        ({"onnxruntime"}, False),
+        ({"onnxruntime-gpu"}, False),
+    ],
+)
+def test_both_onnxruntimes_warn(tmp_path, monkeypatch, installed, warned):
+    def version(name):
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(session.metadata, "version", version)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Encoder(tiny(tmp_path / "tiny.onnx"))
+    assert [("overwrite each other" in str(w.message)) for w in caught] == [True] * warned
+
+
+def test_importing_the_encoder_loads_nothing_heavy():
+    code = (
+        "import sys, minicap.encoder.session\n"
+        "heavy = {'onnx', 'onnxruntime', 'torch', 'PIL.Image', 'safetensors'} & set(sys.modules)\n"
+        "sys.exit(' '.join(heavy) or None)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- the cache ------------------------------------------------------------------------------
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINICAP_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("MINICAP_CACHE")
+    monkeypatch.setattr(session.sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "minicap"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache/minicap"
+
+
+def test_built_once_said_once_and_mended_when_damaged(seeded_file, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("MINICAP_CACHE", str(tmp_path / "new/folder"))
+    seeded_encoder()
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "building the seeded encoder" in err
+    (path,) = (tmp_path / "new/folder").iterdir()
+    assert path.name == seeded_file.name
+    assert path.read_bytes() == seeded_file.read_bytes()  # the same bytes, built twice
+
+    monkeypatch.setattr(graph, "build", lambda weights: pytest.fail("built although it is there"))
+    assert seeded_encoder().id == SEEDED_ENCODER_ID
+    assert capfd.readouterr().err == ""
+
+    # A flipped bit in the middle of some kernel leaves a valid ONNX file; half a file does not.
+    whole = bytearray(seeded_file.read_bytes())
+    monkeypatch.setattr(graph, "build", lambda weights: onnx.load(seeded_file))
+    whole[len(whole) // 2] ^= 1
+    for damaged in (whole, whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        assert seeded_encoder().id == SEEDED_ENCODER_ID
+        assert "is damaged" in capfd.readouterr().err
+        assert path.read_bytes() == seeded_file.read_bytes()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_missing_device_does_not_rebuild(seeded, cache, monkeypatch):
+    """A good file stays, whatever else is in the way."""
+    monkeypatch.setenv("MINICAP_CACHE", str(cache))
+    monkeypatch.setattr(graph, "build", lambda weights: pytest.fail("built although it is there"))
+    with pytest.raises(UserError, match="choose cpu or cuda"):
+        seeded_encoder(device="tpu")
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MINICAP_CACHE", str(tmp_path / "file/cache"))
+    monkeypatch.setattr(graph, "build", lambda weights: None)
+    with pytest.raises(UserError, match="cannot write .*file/cache"):
+        seeded_encoder()
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch, seeded_file):
+    monkeypatch.setenv("MINICAP_CACHE", str(tmp_path))
+    monkeypatch.setattr(graph, "build", lambda weights: onnx.load(seeded_file))
+
+    def disk_full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(UserError, match="cannot write .*No space left on device"):
+        seeded_encoder()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_with_another_id_is_not_passed_off_as_the_seeded_one(
+    tmp_path, monkeypatch, seeded_file
+):
+    """Should a machine ever compute other weights, features must not silently differ."""
+    monkeypatch.setenv("MINICAP_CACHE", str(tmp_path))
+
+    def build(numbers: weights.Weights):
+        model = onnx.load(seeded_file)
+        tensor = model.graph.initializer[0]
+        tensor.raw_data = bytes([tensor.raw_data[0] ^ 1]) + tensor.raw_data[1:]
+        return model
+
+    monkeypatch.setattr(graph, "build", build)
+    with pytest.raises(UserError, match="another seeded encoder"):
+        seeded_encoder()
