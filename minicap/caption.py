@@ -9,7 +9,6 @@ import tyro
 
 import minicap
 from minicap import commands
-from minicap.encoder.image import load_image
 from minicap.errors import UnusableImage, UserError
 
 TOGETHER = 32  # pictures that are encoded and captioned at once
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         images = []
         for picture in options.pictures[start : start + TOGETHER]:
             try:
-                images.append((picture, load_image(picture)))
+                images.append((picture, captioner.encoder.pixels(picture)))
             except UnusableImage as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed += 1

@@ -45,10 +45,10 @@ class Captioner:
         """A caption for each row of what `features` returned.
 
         temperature: 0 for the likeliest word each time, more to draw words at random, 1 as the
-        model believes; seed: of that drawing. UserError: a temperature below 0.
+        model believes; seed: of that drawing. UserError: a temperature below 0 or above 1000.
         """
-        if not temperature >= 0:
-            raise UserError(f"temperature must be 0 or more, not {temperature}")
+        if not 0 <= temperature <= 1000:
+            raise UserError(f"temperature must be from 0 to 1000, not {temperature}")
         choose = sampler(numpy.random.default_rng(seed), temperature) if temperature else greedy
         xp = array_module(self.model.parameters["lstm"])
         return self.model.write(to_device(features, xp), choose) if len(features) else []

@@ -11,7 +11,7 @@ def run(command: Callable[[], int | None]) -> None:
     try:
         sys.exit(command())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

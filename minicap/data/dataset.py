@@ -9,7 +9,7 @@ import numpy
 from minicap.data.batches import Batch, pack
 from minicap.data.captions import read_captions, read_names
 from minicap.data.features import Scaling, read_features
-from minicap.data.vocabulary import Vocabulary
+from minicap.data.vocabulary import SPECIAL, Vocabulary
 from minicap.errors import UserError
 
 SHIPPED = [
@@ -143,6 +143,8 @@ def load_dataset(files: DataFiles, min_count: int, max_len: int, standardise: bo
     vocabulary = Vocabulary.of(
         (text for name in kept["train"] for text in captions[name]), min_count
     )
+    if len(vocabulary) == len(SPECIAL):
+        raise UserError(f"no word of train occurs {min_count} times or more: lower --min-count")
     train_array = features.array[[rows[name] for name in kept["train"]]]
     scaling = Scaling.of(train_array) if standardise else Scaling.none(features.array.shape[1])
 

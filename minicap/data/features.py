@@ -10,6 +10,8 @@ import numpy
 from minicap.errors import UserError
 from minicap.files import replacing
 
+LARGE = 1 << 30  # bytes; a smaller file may unpack to as much as it likes
+
 
 @dataclass(frozen=True)
 class Features:
@@ -41,23 +43,31 @@ def read_features(path: Path) -> Features:
     NaN or infinite numbers. Nothing is unpickled.
     """
     try:
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(member.file_size for member in packed.infolist())
+        if unpacked > max(LARGE, 100 * path.stat().st_size):  # features hardly ever shrink to half
+            raise ValueError(f"it would unpack to {unpacked:,} bytes")
         with numpy.load(path, allow_pickle=False) as file:
-            if not isinstance(file, numpy.lib.npyio.NpzFile):
-                raise UserError(f"{path}: expected an .npz file with `names` and `features`")
             names, array = file["names"], file["features"]
-            encoder = json.loads(file["encoder"].item()) if "encoder" in file else None
+            encoder = json.loads(str(file["encoder"])) if "encoder" in file else None
     except OSError as error:
         raise UserError(f"{path}: cannot read the features ({error.strerror or error})") from error
     except KeyError as error:
         raise UserError(f"{path}: an .npz file with `names` and `features` is needed") from error
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, zlib and numpy have a dozen classes for what is broken
         raise UserError(f"{path}: broken, or not an .npz file of features ({error})") from error
-    if array.ndim != 2 or names.shape != array.shape[:1] or array.dtype.kind != "f":
+    fit = array.ndim == 2 and names.shape == array.shape[:1] and array.size
+    if not fit or names.dtype.kind != "U" or array.dtype.kind != "f":
         raise UserError(
-            f"{path}: names {names.shape} and features {array.shape} {array.dtype} do not fit: "
-            f"expected (P,) and (P, F) floating-point numbers"
+            f"{path}: names {names.shape} {names.dtype} and features {array.shape} {array.dtype} "
+            "do not fit: expected (P,) text and (P, F) floating-point numbers"
         )
-    listed = [str(name) for name in names]
+    if encoder is not None and not isinstance(encoder, dict):
+        raise UserError(f"{path}: `encoder` must be a JSON object, not {encoder!r}")
+    if array.itemsize > 4:
+        with numpy.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            array = array.astype(numpy.float32)
+    listed = names.tolist()
     if len(set(listed)) < len(listed):
         twice = next(name for name in listed if listed.count(name) > 1)
         raise UserError(f"{path}: {twice} is there more than once")

@@ -1,0 +1,168 @@
+"""Captions, splits and features brought together, and what does not go together."""
+
+from dataclasses import replace
+
+import numpy
+import pytest
+
+from minicap.data.dataset import DataFiles, load_dataset, shipped_scenes
+from minicap.data.features import Features, Scaling, read_features
+from minicap.errors import UserError
+from tests.tiny import WIDTH, dataset, recipe, write_data
+
+
+@pytest.fixture
+def files(tmp_path):
+    return write_data(tmp_path)
+
+
+def load(files, min_count=1, max_len=20, standardise=False):
+    return load_dataset(files, min_count, max_len, standardise)
+
+
+def append(path, text):
+    with open(path, "a") as file:
+        file.write(text)
+
+
+def test_each_caption_knows_its_photo_s_features(files):
+    data = load(files)
+    features = read_features(files.features)
+    assert {split: len(part.names) for split, part in data.splits.items()} == {
+        "train": 6,
+        "dev": 3,
+        "test": 3,
+    }
+    for part in data.splits.values():
+        texts = [text for some in part.captions for text in some]
+        for row, photo in enumerate(part.photo):
+            name = part.names[photo]
+            assert (part.features[photo] == features.array[features.names.index(name)]).all()
+            assert texts[row] in part.captions[photo]
+            words = data.vocabulary.decode(part.ids[row])
+            assert words == " ".join(texts[row].lower().rstrip(" .").split())
+        starts, counts = part.photo_captions()
+        assert (numpy.repeat(numpy.arange(len(counts)), counts) == part.photo).all()
+        assert (part.photo[starts] == numpy.arange(len(counts))).all()
+    assert data.encoder == {"id": "tiny", "name": "tiny encoder"} and not data.notes
+
+
+def test_vocabulary_and_scaling_come_from_train_alone(files):
+    """Words and features of dev and test leave no trace."""
+    before = load(files, standardise=True)
+    append(files.captions, "".join(f"{n}.jpg#9\tzebra zebra zebra\n" for n in range(6, 12)))
+    features = read_features(files.features)
+    train = before.splits["train"].names
+    outside = [name not in train for name in features.names]
+    features.array[outside] = 1e4
+    features.save(files.features)
+    after = load(files, standardise=True)
+    assert after.vocabulary.words == before.vocabulary.words and "zebra" not in after.vocabulary.ids
+    assert (after.scaling.mean == before.scaling.mean).all()
+    assert (after.scaling.scale == before.scaling.scale).all()
+    assert (after.splits["train"].features == before.splits["train"].features).all()
+
+
+def test_dev_is_scaled_as_train_is(files):
+    data, raw = load(files, standardise=True), load(files)
+    scaling = Scaling.of(raw.splits["train"].features)
+    assert (data.splits["dev"].features == scaling(raw.splits["dev"].features)).all()
+
+
+def test_min_count_counts_train_alone(files):
+    append(files.captions, "0.jpg#8\tzebra\n6.jpg#8\tzebra zebra zebra zebra\n")
+    assert "zebra" in load(files, min_count=1).vocabulary.ids
+    assert "zebra" not in load(files, min_count=2).vocabulary.ids
+
+
+def test_photos_without_captions_or_features_are_left_out_and_counted(files):
+    append(files.train_split, "bare.jpg\nghost.jpg\n")
+    append(files.captions, "ghost.jpg#0\tA ghost\nunlisted.jpg#0\tA cat\n")
+    features = read_features(files.features)
+    wide = numpy.ones((1, WIDTH), "float32")
+    names = [*features.names, "bare.jpg"]
+    Features(names, numpy.concatenate([features.array, wide])).save(files.features)
+    data = load(files)
+    assert len(data.splits["train"].names) == 6 and "ghost" not in data.vocabulary.ids
+    notes = "\n".join(data.notes)
+    assert "train: 1 photos have no captions (bare.jpg" in notes
+    assert "train: 1 photos have no features (ghost.jpg" in notes
+    assert "1 photos have features but no captions" in notes
+
+
+@pytest.mark.parametrize("split", ["dev_split", "test_split"])
+def test_a_photo_in_two_splits_is_refused(files, split):
+    append(getattr(files, split), "0.jpg\n")
+    with pytest.raises(UserError, match=r"0\.jpg is in the train split as well") as caught:
+        load(files)
+    assert str(getattr(files, split)) in str(caught.value)
+
+
+def test_a_photo_twice_in_one_list_counts_once(files):
+    append(files.train_split, "0.jpg\n")
+    assert len(load(files).splits["train"].names) == 6
+
+
+@pytest.mark.parametrize("split", ["train_split", "dev_split", "test_split"])
+def test_nothing_left_of_a_split(files, split):
+    getattr(files, split).write_text("other.jpg\nothers.jpg\n")
+    with pytest.raises(UserError, match="none of its 2 photos") as caught:
+        load(files)
+    text = str(caught.value)
+    assert all(str(path) in text for path in (getattr(files, split), files.captions))
+    assert "\n" not in text
+
+
+def test_no_word_that_is_frequent_enough(files):
+    with pytest.raises(UserError, match="no word of train occurs 100 times"):
+        load(files, min_count=100)
+
+
+@pytest.mark.parametrize("name", ["captions", "train_split", "dev_split", "test_split", "features"])
+def test_each_missing_file_is_named(files, name):
+    getattr(files, name).unlink()
+    with pytest.raises(UserError, match="No such file") as caught:
+        load(files)
+    assert str(getattr(files, name)) in str(caught.value)
+
+
+def test_incomplete_files_name_the_missing_options(files):
+    with pytest.raises(UserError, match="--dev-split, --features"):
+        replace(files, dev_split=None, features=None).complete()
+    with pytest.raises(UserError, match="--captions, --train-split, --dev-split, --features"):
+        DataFiles(test_split=files.test_split).complete()
+    assert replace(files, test_split=None).complete().test_split is None
+
+
+def test_the_test_split_is_optional(files):
+    assert set(load(replace(files, test_split=None)).splits) == {"train", "dev"}
+
+
+def test_without_shipped_scenes_one_line_says_how_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.setattr("minicap.data.dataset.SHIPPED", [tmp_path])
+    with pytest.raises(UserError, match="python -m minicap.scenes"):
+        shipped_scenes()
+    with pytest.raises(UserError, match="python -m minicap.scenes"):
+        DataFiles().complete()
+
+
+def test_the_fingerprint_sees_every_part(files, tmp_path):
+    """The same files: the same. A feature, a caption, a split or max_len changed: another."""
+    first = load(files).fingerprint()
+    assert load(files).fingerprint() == first
+    others = [load(files, max_len=5).fingerprint(), load(files, standardise=True).fingerprint()]
+    features = read_features(files.features)
+    features.array[0, 0] += 1e-3
+    features.save(files.features)
+    others.append(load(files).fingerprint())
+    append(files.captions, "6.jpg#7\tdog a\n")
+    others.append(load(files).fingerprint())
+    assert len({first, *others}) == 5
+
+
+def test_batch_takes_the_rows_it_is_asked_for(tmp_path):
+    part = dataset(tmp_path, recipe()).splits["train"]
+    batch = part.batch(numpy.array([3, 0]))
+    assert len(batch.targets) == (part.lengths[[3, 0]] - 1).sum()
+    wanted = part.features[part.photo[[3, 0]]]
+    assert {row.tobytes() for row in batch.features} == {row.tobytes() for row in wanted}

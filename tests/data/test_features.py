@@ -1,0 +1,220 @@
+"""Stored features: what comes back, and what is refused before it does harm."""
+
+import io
+import pickle
+import resource
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy
+import pytest
+
+from minicap.data import features as module
+from minicap.data.features import Features, Scaling, read_features
+from minicap.errors import UserError
+
+NAMES = [f"{number}.jpg" for number in range(6)]
+ARRAY = numpy.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "features.npz"
+
+
+def refusal(path):
+    """The one line that a user reads."""
+    with pytest.raises(UserError) as caught:
+        read_features(path)
+    text = str(caught.value)
+    assert str(path) in text and "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_was_saved_comes_back(path, dtype):
+    Features(NAMES, ARRAY.astype(dtype), {"id": "x", "name": "é"}).save(path)
+    back = read_features(path)
+    assert back.names == NAMES and back.encoder == {"id": "x", "name": "é"}
+    assert back.array.dtype == dtype and (back.array == ARRAY.astype(dtype)).all()
+
+
+def test_a_plain_npz_does_and_an_unknown_encoder_is_none(path):
+    numpy.savez_compressed(path, names=NAMES, features=ARRAY.astype("float64"), more=1)
+    back = read_features(path)
+    assert back.encoder is None and back.array.dtype == "float32"
+    assert (back.array == ARRAY).all()
+
+
+def test_a_failed_save_leaves_the_old_file(path, monkeypatch):
+    Features(NAMES, ARRAY).save(path)
+    before = path.read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"PK half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(numpy, "savez", full)
+    with pytest.raises(UserError, match="No space left"):
+        Features(NAMES[:1], ARRAY[:1]).save(path)
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+def test_no_file(path):
+    assert "No such file" in refusal(path)
+
+
+def test_a_folder(path):
+    path.mkdir()
+    assert "directory" in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n", b"\x89PNG", pickle.dumps([1])])
+def test_another_kind_of_file(path, content):
+    path.write_bytes(content)
+    assert "not an .npz file" in refusal(path)
+
+
+def test_a_single_array(path):
+    with open(path, "wb") as file:
+        numpy.save(file, ARRAY)
+    assert "not an .npz file" in refusal(path)
+
+
+def test_an_npz_of_something_else(path):
+    numpy.savez(path, weights=ARRAY)
+    assert "`names` and `features`" in refusal(path)
+
+
+class Bomb:
+    """What a pickle runs when it is loaded."""
+
+    fired = False
+
+    def __reduce__(self):
+        return (setattr, (Bomb, "fired", True))
+
+
+@pytest.mark.parametrize("place", ["names", "features", "encoder"])
+def test_nothing_is_unpickled(path, place):
+    arrays = {"names": NAMES, "features": ARRAY, "encoder": "null"}
+    numpy.savez(path, **(arrays | {place: numpy.array([Bomb()] * 6, dtype=object)}))
+    refusal(path)
+    assert not Bomb.fired
+
+
+@pytest.mark.parametrize(
+    ("names", "array"),
+    [
+        (NAMES[:5], ARRAY),
+        (NAMES, ARRAY[0]),
+        (NAMES, ARRAY[:, :, None]),
+        ([NAMES], ARRAY),
+        (NAMES, ARRAY.astype(int)),
+        (NAMES, ARRAY.astype(complex)),
+        (NAMES, ARRAY[:, :0]),
+        (NAMES[:0], ARRAY[:0]),
+        (range(6), ARRAY),
+        (numpy.array(NAMES, "S"), ARRAY),
+    ],
+)
+def test_shapes_and_kinds_that_do_not_fit(path, names, array):
+    numpy.savez(path, names=numpy.array(names), features=array)
+    assert "do not fit" in refusal(path)
+
+
+@pytest.mark.parametrize("encoder", [3, "3", "[1]", "{", ["{}", "{}"]])
+def test_an_encoder_that_is_no_json_object(path, encoder):
+    numpy.savez(path, names=NAMES, features=ARRAY, encoder=numpy.array(encoder))
+    refusal(path)
+
+
+@pytest.mark.parametrize("bad", [numpy.nan, numpy.inf, -numpy.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_not_finite_names_the_photo(path, bad, dtype):
+    array = ARRAY.astype(dtype)
+    array[2, 3] = array[4, 0] = bad
+    numpy.savez(path, names=NAMES, features=array)
+    text = refusal(path)
+    assert "row 2 (2.jpg)" in text and "2 of 6 photos" in text
+
+
+def test_what_float32_cannot_hold_is_infinite(path):
+    numpy.savez(path, names=NAMES, features=ARRAY.astype("float64") * 1e300)
+    assert "infinite" in refusal(path)
+
+
+def test_a_name_that_comes_twice(path):
+    numpy.savez(path, names=[*NAMES[:5], "2.jpg"], features=ARRAY)
+    assert "2.jpg is there more than once" in refusal(path)
+
+
+@pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
+def test_truncated_anywhere(path, save):
+    save(path, names=NAMES, features=ARRAY)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        refusal(path)
+
+
+@pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
+def test_a_flipped_bit_is_refused_or_changes_nothing(path, save):
+    """zip knows a checksum of each member; a flip in a date, say, may pass."""
+    save(path, names=NAMES, features=ARRAY)
+    whole = path.read_bytes()
+    refused = 0
+    places = range(0, len(whole), 5)
+    for place in places:
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
+        )
+        try:
+            back = read_features(path)
+            assert back.names == NAMES and (back.array == ARRAY).all()
+        except UserError:
+            refused += 1
+    assert refused > len(places) / 2
+
+
+@pytest.mark.parametrize("shape", [(6, 10**9), (10**15, 4), (2**62, 2**62), (-1, 4)])
+def test_a_header_that_claims_a_huge_array_costs_no_memory(path, shape):
+    member = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    numpy.lib.format.write_array_header_1_0(member, header)
+    numpy.savez(path, names=NAMES)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("features.npy", member.getvalue() + ARRAY.tobytes())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refusal(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+def test_a_zip_bomb_is_not_unpacked(path, monkeypatch):
+    """3 MB from 3 kB is refused as soon as 1 MB counts as large."""
+    numpy.savez_compressed(path, names=NAMES, features=numpy.zeros((6, 1 << 18), "float16"))
+    assert read_features(path).array.nbytes > 100 * path.stat().st_size
+    monkeypatch.setattr(module, "LARGE", 1 << 20)
+    tracemalloc.start()
+    assert "would unpack to" in refusal(path)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_scaling_gives_mean_0_and_deviation_1():
+    wide = (ARRAY * [1, 10, 100, 0] + [5, 0, -3, 7]).astype("float32")
+    scaled = Scaling.of(wide)(wide)
+    assert scaled.dtype == "float32"
+    assert numpy.allclose(scaled.mean(axis=0), 0, atol=1e-6)
+    assert numpy.allclose(scaled.std(axis=0), [1, 1, 1, 0], atol=1e-5)  # the last never varies
+
+
+def test_no_scaling_changes_no_number():
+    assert (Scaling.none(4)(ARRAY) == ARRAY).all()
+
+
+def test_flickr8k_features(real_data):
+    """The real file reads, with float16 numbers."""
+    found = read_features(real_data / "flickr8k/mobilenetv2_features.npz")
+    assert found.array.shape == (7000, 1280) and found.array.dtype == "float16"

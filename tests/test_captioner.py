@@ -1,0 +1,104 @@
+"""From pictures to sentences, in Python."""
+
+import sys
+from dataclasses import replace
+
+import numpy
+import pytest
+
+import minicap
+from minicap.captioner import Captioner
+from minicap.data.features import Scaling
+from minicap.errors import UserError
+from tests.tiny import WIDTH, model
+
+
+class Stub:
+    """An encoder whose features are the picture's own numbers."""
+
+    id, name, feature_size = "stub", "stub encoder", WIDTH
+
+    def __call__(self, images):
+        return numpy.array(images, "float32").reshape(len(images), WIDTH)
+
+
+IMAGES = list(numpy.random.default_rng(2).normal(size=(7, 2, 4)))
+
+
+def test_a_caption_for_each_picture_and_the_same_alone():
+    captioner = Captioner(model(), Stub())
+    captions = captioner.caption(IMAGES)
+    assert len(captions) == 7 and len(set(captions)) > 1
+    assert [captioner.caption([image])[0] for image in IMAGES] == captions
+    assert captioner.caption([]) == []
+
+
+def test_features_are_scaled_as_in_training():
+    mean, scale = numpy.full(WIDTH, 2, "float32"), numpy.full(WIDTH, 3, "float32")
+    captioner = Captioner(replace(model(), scaling=Scaling(mean, scale)), Stub())
+    shown = numpy.reshape(IMAGES, (7, WIDTH)).astype("float32")
+    assert numpy.allclose(captioner.features(IMAGES), (shown - 2) * 3)
+
+
+def test_sampling_is_repeatable_and_temperature_0_is_greedy():
+    captioner = Captioner(model(), Stub())
+    assert captioner.caption(IMAGES, 1.0, 4) == captioner.caption(IMAGES, 1.0, 4)
+    drawn = {tuple(captioner.caption(IMAGES, 1.0, seed)) for seed in range(5)}
+    assert len(drawn) == 5
+    assert captioner.caption(IMAGES, 0.0, 9) == captioner.caption(IMAGES)
+    assert captioner.caption(IMAGES, 1e-9, 9) == captioner.caption(IMAGES)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf"), -float("inf")])
+def test_a_senseless_temperature(temperature):
+    with pytest.raises(UserError, match="temperature must be"):
+        Captioner(model(), Stub()).caption(IMAGES, temperature)
+
+
+def test_the_hottest_temperature_writes_no_special_words():
+    captions = Captioner(model(), Stub()).caption(IMAGES, 1000.0)
+    assert not any("#" in caption for caption in captions)
+
+
+def test_another_encoder_is_refused_with_the_reason():
+    trained = model({"id": "0123456789abcdef", "name": "their encoder"})
+    with pytest.raises(UserError, match="their encoder.*0123456789ab.*stub encoder"):
+        Captioner(trained, Stub())
+    Captioner(model({"id": "stub", "name": "other name"}), Stub())  # the id decides
+
+
+def test_another_width_is_refused_with_both():
+    wide = Stub()
+    wide.feature_size = 9
+    with pytest.raises(UserError, match="9 features.*needs 8"):
+        Captioner(model(), wide)
+
+
+def test_load_needs_to_know_the_encoder(tmp_path):
+    path = tmp_path / "m.safetensors"
+    model().save(path)
+    with pytest.raises(UserError, match="give that encoder's ONNX file with --encoder"):
+        minicap.load(path)
+    model({"id": "x", "name": "resnet"}).save(path)
+    with pytest.raises(UserError, match="8 features of resnet"):
+        minicap.load(str(path))
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "onnx"])
+@pytest.mark.parametrize("encoder", [None, "x.onnx"])
+def test_without_onnxruntime_one_line_says_what_to_install(tmp_path, monkeypatch, missing, encoder):
+    from minicap.encoder.session import SEEDED_ENCODER_ID
+
+    path = tmp_path / "m.safetensors"
+    model({"id": SEEDED_ENCODER_ID, "name": "seeded"}).save(path)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match=rf"{missing}.*pip install 'minicap\[cpu\]'") as caught:
+        minicap.load(path, encoder)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_model_and_no_such_device(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        minicap.load(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="'tpu'.*cpu, cuda"):
+        minicap.load(tmp_path / "m.safetensors", device="tpu")

@@ -1,0 +1,109 @@
+"""Files that are never half-written."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from minicap.errors import UserError
+from minicap.files import read_lines, read_text, replacing, write_text
+
+
+def test_a_new_file_and_its_folder(tmp_path):
+    path = tmp_path / "a/b/c.txt"
+    write_text(path, "é\n")
+    assert path.read_bytes() == b"\xc3\xa9\n" and list(path.parent.iterdir()) == [path]
+
+
+def test_others_may_read_it_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "x", "")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+def test_the_old_file_is_whole_until_the_block_ends(tmp_path):
+    path = tmp_path / "x"
+    write_text(path, "old")
+    with replacing(path) as temporary:
+        temporary.write_text("new, half")
+        assert path.read_text() == "old" and temporary.parent == path.parent
+    assert path.read_text() == "new, half"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "x"
+    write_text(path, "old")
+    expected = UserError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected), replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("function", ["mkstemp", "fsync", "replace"])
+def test_whatever_call_fails_the_old_file_stays(tmp_path, monkeypatch, function):
+    path = tmp_path / "x"
+    write_text(path, "old")
+
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(f"{'tempfile' if function == 'mkstemp' else 'os'}.{function}", fail)
+    with pytest.raises(UserError, match="x: Input/output error; nothing that was there is lost"):
+        write_text(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_it_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, r=real: (calls.append(n), r(*a))[1])
+    write_text(tmp_path / "x", "new")
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    write_text(tmp_path / "file", "")
+    with pytest.raises(UserError, match="cannot write") as caught:
+        write_text(tmp_path / "file/x", "new")
+    assert "\n" not in str(caught.value)
+
+
+def test_killed_while_writing_leaves_the_old_file(tmp_path):
+    """kill -9 in the middle of the block: no clean-up runs, and the old file is as it was."""
+    path = tmp_path / "x"
+    write_text(path, "old")
+    code = (
+        "import sys, time; from pathlib import Path; from minicap.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('new, half'); print('there', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"there\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_what_is_wrong_is_said_with_the_line(tmp_path):
+    (tmp_path / "x").write_bytes(b"\n\na \xff\n")
+    with pytest.raises(UserError, match="x, line 3: the list must be UTF-8 text"):
+        read_text(tmp_path / "x", "list")
+    with pytest.raises(UserError, match=r"y: cannot read the list \(No such file"):
+        read_text(tmp_path / "y", "list")
+
+
+def test_lines_end_where_files_end_them(tmp_path):
+    (tmp_path / "x").write_bytes("a\r\nb\rc\nd\u2028\x0ce".encode())
+    assert read_lines(tmp_path / "x", "list") == ["a", "b", "c", "d\u2028\x0ce"]

@@ -1,0 +1,112 @@
+"""A model in a file: all that captions depend on, and nothing that does not fit together."""
+
+from dataclasses import replace
+
+import numpy
+import pytest
+
+from minicap import checkpoint
+from minicap.data.features import Scaling
+from minicap.data.vocabulary import Vocabulary
+from minicap.decoder import Sizes
+from minicap.errors import UserError
+from minicap.model import Model
+from tests.tiny import WIDTH, model
+
+FEATURES = numpy.random.default_rng(1).normal(size=(9, WIDTH)).astype("float32")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def test_round_trip(path):
+    """Parameters, words, scaling, limit and encoder come back, and so the captions do."""
+    scaling = Scaling(numpy.arange(8, dtype="float32"), numpy.linspace(1, 2, 8, dtype="float32"))
+    before = replace(model({"id": "x", "name": "é"}, max_len=6), scaling=scaling)
+    before.save(path, epoch=3, options={"seed": 0})
+    after = Model.load(path)
+    assert (after.sizes, after.max_len, after.encoder) == (before.sizes, 6, before.encoder)
+    assert after.vocabulary.words == before.vocabulary.words
+    assert after.parameters.keys() == before.parameters.keys()
+    for name, array in before.parameters.items():
+        assert numpy.array_equal(after.parameters[name], array)
+    assert numpy.array_equal(after.scaling(FEATURES), before.scaling(FEATURES))
+    assert after.write(FEATURES) == before.write(FEATURES)
+    assert checkpoint.load(path, "model")[1]["epoch"] == 3
+
+
+def test_captions_are_plain_words_within_the_length_it_was_trained_on():
+    """max_len counts #START# and #END# or, in a caption that was cut, one more word."""
+    captions = [caption.split() for caption in model(max_len=7).write(FEATURES)]
+    assert max(map(len, captions)) == 6
+    assert {word for caption in captions for word in caption} <= {"a", "blue", "dog", "red"}
+
+
+def test_a_word_that_may_not_be_written_takes_no_word_s_place():
+    """However likely #UNK#, #PAD# and #START# are, the captions are those without them."""
+    m = model()
+    expected = m.write(FEATURES)
+    v = m.vocabulary
+    for banned in (v.unk, v.pad, v.start):
+        m.parameters["token_logits"][-1, banned] += 100
+    assert m.write(FEATURES) == expected
+
+
+def change(path, arrays=lambda a: a, **about):
+    """The saved model with some of it changed, under a right SHA-256."""
+    old, told = checkpoint.load(path, "model")
+    checkpoint.save(path, "model", arrays(old), told | about)
+    with pytest.raises(UserError) as caught:
+        Model.load(path)
+    text = str(caught.value)
+    assert str(path) in text and "\n" not in text
+    return text
+
+
+def test_a_vocabulary_that_does_not_fit_says_what_differs(path):
+    model().save(path)
+    text = change(path, vocabulary=Vocabulary(["a", "dog"]).words)
+    assert "the model has 8 words" in text and "the vocabulary 6" in text
+    model().save(path)
+    assert "do not fit" in change(path, vocabulary=model().vocabulary.words[::-1])
+
+
+def test_arrays_that_do_not_fit_the_sizes(path):
+    def narrower(arrays):
+        return arrays | {"lstm": arrays["lstm"][:, :-1]}
+
+    model().save(path)
+    assert "lstm" in change(path, narrower)
+
+    def fewer(arrays):
+        return {name: array for name, array in arrays.items() if name != "token_logits"}
+
+    model().save(path)
+    assert "token_logits" in change(path, fewer)
+
+
+def test_a_run_is_no_model(path):
+    checkpoint.save(path, "run", {}, {})
+    with pytest.raises(UserError, match="this is a run, but a model is needed"):
+        Model.load(path)
+
+
+def test_a_full_disk_keeps_the_old_model(path, monkeypatch):
+    model(max_len=6).save(path)
+
+    def full(arrays, file, metadata):
+        file.write_bytes(b"half a model")
+        raise checkpoint.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        model(max_len=5).save(path)
+    assert Model.load(path).max_len == 6 and list(path.parent.iterdir()) == [path]
+
+
+def test_default_sizes_are_the_course_s():
+    shapes = Sizes(8769).shapes()
+    assert shapes["img_embed_to_bottleneck"] == (2049, 120)
+    assert shapes["lstm"] == (401, 1200) and shapes["token_logits"] == (121, 8769)

@@ -1,0 +1,119 @@
+"""Pictures of results: there, of the right size, and with ink where it belongs."""
+
+import numpy
+import pytest
+from PIL import Image
+
+from minicap.errors import UserError
+from minicap.report import DEV, INK, RIGHT, WRONG, contact_sheet, loss_curve, ticks, write_report
+
+
+def history(*losses):
+    return [
+        {"epoch": number, "train_loss": loss + 0.1, "dev_loss": loss}
+        for number, loss in enumerate(losses, 1)
+    ]
+
+
+def count(image, colour):
+    """Pixels that are exactly of this colour."""
+    wanted = tuple(bytes.fromhex(colour[1:]))
+    return int((numpy.asarray(image) == wanted).all(axis=2).sum())
+
+
+PICTURE = Image.new("RGB", (50, 20), "#123456")
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [[2.0], [2.0, 2.0], [3.0, 2.5, 2.7], [1e-5, 2e-5], [1e6, 1.0], list(numpy.geomspace(9, 1, 60))],
+    ids=["one epoch", "flat", "three", "tiny", "huge", "sixty"],
+)
+def test_loss_curve_of_any_history(losses):
+    image = loss_curve(history(*losses), "loss")
+    assert image.size == (1520, 920) and image.mode == "RGB"
+    assert count(image, DEV) > 300 and count(image, INK) > 300
+
+
+def test_loss_curve_goes_where_the_loss_goes():
+    """Dev falls from left to right: its ink is higher on the left than on the right."""
+    image = numpy.asarray(loss_curve(history(4.0, 3.0, 2.0, 1.0), "loss"))
+    rows, columns = numpy.nonzero((image == tuple(bytes.fromhex(DEV[1:]))).all(axis=2))
+    plot = rows > 250  # below the legend
+    left, right = columns[plot].min(), columns[plot].max()
+    middle = (left + right) / 2
+    assert rows[plot & (columns < middle)].mean() < rows[plot & (columns > middle)].mean()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (1, 30), (2.31, 2.32), (0, 0), (1e-7, 3e5)])
+def test_ticks_are_round_and_within(low, high):
+    found = ticks(low, high)
+    assert all(low - 1e-6 <= tick <= high * (1 + 1e-9) + 1e-6 for tick in found)
+    assert len(found) <= 12
+
+
+@pytest.mark.parametrize("pictures", [1, 4, 5, 12])
+def test_contact_sheet_has_a_row_for_every_four(pictures):
+    image = contact_sheet([(PICTURE, "a dog", None)] * pictures)
+    one = contact_sheet([(PICTURE, "a dog", None)])
+    rows = -(-pictures // 4)
+    assert image.width == one.width
+    assert image.height - 32 == rows * (one.height - 32)
+    assert abs(count(image, "#123456") - pictures * 448 * 448) < 10
+
+
+def test_caption_colours_say_whether_it_is_true():
+    for true, colour in ((True, RIGHT), (False, WRONG), (None, INK)):
+        image = contact_sheet([(PICTURE, "a dog runs", true)])
+        assert count(image, colour) > 50
+        assert sum(count(image, other) for other in (RIGHT, WRONG, INK)) == count(image, colour)
+
+
+def ink_rows(caption):
+    """Rows of pixels with ink below the picture, and the columns of the sheet that have some."""
+    ink = numpy.asarray(contact_sheet([(PICTURE, caption, None)]).convert("L")) < 100
+    ink[: 32 + 448] = False
+    return numpy.flatnonzero(ink.any(axis=1)), numpy.flatnonzero(ink.any(axis=0))
+
+
+def test_captions_wrap_and_stay_below_their_picture():
+    """One line, two lines, and what is too long is cut; nothing runs into the next column."""
+    short, _ = ink_rows("a dog")
+    longer, columns = ink_rows("a dog runs over the hill to its small house")
+    endless, wide = ink_rows("word " * 100)
+    one_word, wide_word = ink_rows("x" * 300)
+    assert numpy.ptp(short) < 40 < numpy.ptp(longer) < numpy.ptp(endless) < 120
+    assert numpy.ptp(one_word) < 120
+    assert max(columns.max(), wide.max(), wide_word.max()) < 32 + 448 + 32
+
+
+def test_an_empty_caption_says_so():
+    rows, _ = ink_rows("")
+    assert len(rows)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_pictures_of_any_mode(mode):
+    contact_sheet([(Image.new(mode, (9, 9)), "a dog", None)])
+
+
+def test_write_report(tmp_path):
+    assert write_report(tmp_path, history(2.0), []) == [tmp_path / "loss.png"]
+    both = write_report(tmp_path, history(2.0), [(PICTURE, "a dog", True)])
+    assert both == [tmp_path / "loss.png", tmp_path / "captions.png"]
+    for path in both:
+        with Image.open(path) as image:
+            assert image.format == "PNG" and len(image.getcolors(1 << 20)) > 5
+
+
+def test_a_full_disk_keeps_the_old_picture(tmp_path, monkeypatch):
+    (path,) = write_report(tmp_path, history(2.0), [])
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match="loss.png: No space left"):
+        write_report(tmp_path, history(1.0), [])
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,360 @@
+"""`python -m minicap.train`, as a user meets it."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy
+import pytest
+from PIL import Image
+
+from minicap import checkpoint, commands, train
+from minicap.data.features import Features, read_features
+from minicap.model import Model
+from minicap.recipes import RECIPES
+from minicap.run import METRICS, MODEL, RUN
+from tests.tiny import SHAPE, arguments, write_data
+
+
+@pytest.fixture
+def files(tmp_path):
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def command(files, capsys):
+    """Runs the command in this process on the tiny data, or on other arguments: its exit status,
+    output and error lines. There is never a traceback."""
+
+    def call(*more, instead=None):
+        capsys.readouterr()
+        words = [*map(str, more)]
+        with pytest.raises(SystemExit) as caught:
+            commands.run(lambda: train.main(words if instead else arguments(files, *words)))
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return caught.value.code or 0, output.out, output.err
+
+    return call
+
+
+def one_line(result, *parts):
+    """A refusal: exit status 1, and one line on stderr that has all these parts."""
+    status, _, error = result
+    assert status == 1 and error.startswith("error: ") and error.count("\n") == 1, error
+    for part in parts:
+        assert str(part) in error
+    return error
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_whole_run(command, out, tmp_path):
+    """What it prints and what it leaves."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("9.jpg", "10.jpg", "11.jpg"):
+        Image.new("RGB", (40, 30), "red").save(photos / name)
+    status, text, error = command(f"--out={out}", f"--photos={photos}")
+    assert status == 0 and not error
+    assert "train 6 pictures with 15 captions" in text
+    assert "dev 3 pictures with 7 captions, test 3 pictures with 8 captions" in text
+    assert "8 features a picture" in text
+    settings = replace(RECIPES["flickr8k"], epochs=2, batch_size=4, min_count=2, **SHAPE)
+    for name, value in asdict(settings).items():
+        assert f"{name} {value}" in text  # every field of the recipe, as it is used
+    assert "epoch   2  train loss" in text and "truth: A red dog sits ." in text
+    assert f"model     {out / MODEL}, of epoch" in text
+    assert f"python -m minicap.caption {out / MODEL}" in text
+    assert set(contents(out)) == {MODEL, RUN, METRICS, "loss.png", "captions.png"}
+    for name in ("loss.png", "captions.png"):
+        assert f"picture   {out / name}" in text
+        with Image.open(out / name) as picture:
+            assert min(picture.size) > 300
+    lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    model = Model.load(out / MODEL)
+    assert model.encoder == {"id": "tiny", "name": "tiny encoder"}
+    about = checkpoint.load(out / MODEL, "model")[1]
+    assert about["options"]["settings"]["dropout"] == 0.3
+
+
+def test_a_photo_that_is_missing_at_the_end_is_a_note(command, out, tmp_path):
+    """A day's training does not end in an error for one picture."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "9.jpg")
+    status, text, _ = command(f"--out={out}", f"--photos={tmp_path}")
+    assert status == 0 and "10.jpg: no such file" in text
+    assert (out / "captions.png").exists() and "model     " in text
+
+
+def test_without_out_runs_are_numbered(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/flickr8k", "runs/flickr8k-2"):
+        _, text, _ = command("--epochs=1")
+        assert f"folder    {folder}\n" in text and (tmp_path / folder / MODEL).exists()
+
+
+def test_notes_say_what_was_left_out(command, files, out):
+    with open(files.train_split, "a") as file:
+        file.write("bare.jpg\n")
+    _, text, _ = command(f"--out={out}", "--epochs=1")
+    assert "note      train: 1 photos have no captions (bare.jpg" in text
+
+
+def test_recipes_and_single_settings(command, out):
+    _, text, _ = command("--recipe=course", f"--out={out}", "--epochs=1", "--steps-per-epoch=2")
+    assert "recipe    course: " in text and "sampling photos" in text and "max_len 20" in text
+    assert "dropout 0.0" in text and "clip_norm 0.0" in text
+
+
+def test_early_stop(command, out):
+    """A learning rate that is too large for this: dev loss rises soon."""
+    status, _, _ = command(
+        f"--out={out}", "--epochs=60", "--patience=2", "--learning-rate=0.3", "--dropout=0"
+    )
+    lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    losses = [line["dev_loss"] for line in lines]
+    assert status == 0 and len(losses) < 60 and losses.index(min(losses)) == len(losses) - 3
+
+
+def process(files, *more, **options):
+    command = [sys.executable, "-m", "minicap.train", *arguments(files, *more)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+COURSE = ("--recipe=course", "--steps-per-epoch=300", "--validation=words", "--dropout=0.1")
+
+
+def test_ctrl_c_then_resume_ends_as_if_nothing_had_been(files, out, tmp_path, command):
+    """SIGINT to a real process; its last lines say how to go on, and what they say works."""
+    child = process(files, f"--out={out}", "--epochs=3", *COURSE)
+    for line in child.stdout:
+        if line.startswith("epoch   1"):
+            break
+    child.send_signal(signal.SIGINT)
+    text, error = child.communicate()
+    assert child.returncode == 130 and not error
+    hint = text.splitlines()[-1]
+    assert hint == f"stopped and saved; go on with: python -m minicap.train --resume {out}"
+    place = checkpoint.load(out / RUN, "run")[1]["place"]
+    assert 300 <= place["t"] < 900
+    status, text, _ = command("--resume", out, instead=True)
+    assert status == 0 and "epoch   3" in text and "epoch   1 " not in text
+    whole = tmp_path / "whole"
+    command(f"--out={whole}", "--epochs=3", *COURSE)
+    one, other = (checkpoint.load(folder / RUN, "run")[0] for folder in (out, whole))
+    for name in ("parameters", "m", "v"):
+        assert numpy.array_equal(one[name], other[name])
+    one, other = (Model.load(folder / MODEL).parameters.flat for folder in (out, whole))
+    assert numpy.array_equal(one, other)
+
+
+def test_resume_with_more_epochs_equals_all_at_once(command, out, tmp_path):
+    command(f"--out={out}", "--epochs=1")
+    status, text, _ = command("--resume", out, "--epochs=3", instead=True)
+    assert status == 0 and "epochs 3" in text
+    command(f"--out={tmp_path / 'whole'}", "--epochs=3")
+    one, other = (checkpoint.load(f / RUN, "run")[0] for f in (out, tmp_path / "whole"))
+    assert all(numpy.array_equal(one[name], other[name]) for name in one)
+
+
+def test_resume_from_another_folder(command, out, tmp_path, monkeypatch):
+    """Data files given by relative paths are still found."""
+    monkeypatch.chdir(tmp_path)
+    relative = [f"--{n}=data/{f}" for n, f in [
+        ("captions", "captions.txt"), ("train-split", "train.txt"), ("dev-split", "dev.txt"),
+        ("features", "features.npz"),
+    ]]  # fmt: skip
+    extra = [f"--{name.replace('_', '-')}={value}" for name, value in SHAPE.items()]
+    status, _, _ = command(
+        *relative, *extra, f"--out={out}", "--epochs=1", "--min-count=1", instead=True
+    )
+    assert status == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert command(f"--resume={out}", "--epochs=2", instead=True)[0] == 0
+
+
+def test_resume_refuses_other_settings(command, out):
+    command(f"--out={out}")
+    before = contents(out)
+    for option in ("--dropout=0.5", "--seed=1", "--threads=2", "--hidden=9", "--max-len=5"):
+        result = command("--resume", out, option, instead=True)
+        one_line(result, option.partition("=")[0], "cannot be changed")
+    one_line(command("--resume", out, "--seed=1", "--recipe=course", instead=True), "--recipe")
+    assert contents(out) == before
+
+
+def test_resume_refuses_changed_data(command, files, out):
+    command(f"--out={out}")
+    before = contents(out)
+    features = read_features(files.features)
+    features.array[0, 0] += 1
+    features.save(files.features)
+    one_line(command("--resume", out, instead=True), out, "have changed")
+    text = files.captions.read_text()
+    files.captions.write_text(text.replace("dog", "cat"))
+    one_line(command("--resume", out, instead=True), "cat", "dog")
+    files.captions.unlink()
+    one_line(command("--resume", out, instead=True), files.captions, "No such file")
+    assert contents(out) == before
+
+
+def test_resume_of_nothing_or_of_something_broken(command, out):
+    one_line(command("--resume", out, instead=True), out / RUN, "no such file")
+    command(f"--out={out}")
+    whole = (out / RUN).read_bytes()
+    (out / RUN).write_bytes(whole[:-1])
+    one_line(command("--resume", out, instead=True), out / RUN, "truncated")
+    (out / RUN).write_bytes((out / MODEL).read_bytes())
+    one_line(command("--resume", out, instead=True), "this is a model, but a run is needed")
+
+
+def test_out_that_holds_a_run_is_not_touched(command, out):
+    command(f"--out={out}")
+    before = contents(out)
+    one_line(command(f"--out={out}"), f"{out} holds a run already", f"--resume {out}")
+    assert contents(out) == before
+
+
+def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
+    one_line(command(f"--out={files.captions}"), "this is a file")
+    one_line(command(f"--out={files.captions}/x"), "cannot make the folder")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--epochs=0",
+        "--patience=-1",
+        "--batch-size=0",
+        "--steps-per-epoch=0",
+        "--learning-rate=0",
+        "--learning-rate=nan",
+        "--learning-rate=inf",
+        "--beta1=1",
+        "--beta2=-0.1",
+        "--epsilon=0",
+        "--dropout=1",
+        "--dropout=-0.1",
+        "--dropout=nan",
+        "--clip-norm=-1",
+        "--clip-norm=nan",
+        "--max-len=2",
+        "--max-len=1000000000",
+        "--min-count=0",
+        "--hidden=0",
+        "--embedding=-1",
+        "--image-bottleneck=0",
+        "--logit-bottleneck=0",
+        "--threads=0",
+        "--threads=1000000",
+        "--seed=-1",
+    ],
+)
+def test_numbers_that_make_no_sense(command, out, option):
+    one_line(command(f"--out={out}", option), option.partition("=")[0] + " must be")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--nonsense"], ["--epochs=many"], ["--recipe=quick"], ["--device=tpu"], ["extra"]]
+)
+def test_wrong_options_end_in_tyro_s_box(command, out, wrong):
+    status, text, error = command(f"--out={out}", *wrong)
+    assert status == 2 and wrong[0].partition("=")[0] in (error + text) and not out.exists()
+
+
+def test_help_explains_every_option(command):
+    status, text, _ = command("--help", instead=True)
+    assert status == 0
+    for option in ("--captions", "--train-split", "--resume", "--dropout", "--hidden", "--threads"):
+        assert option in text
+    assert "share of inputs dropped" in " ".join(text.split())
+
+
+def test_no_cupy_is_one_line(command, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    one_line(command(f"--out={out}", "--device=cuda"), "--device cuda", "minicap[gpu]")
+    assert not out.exists()
+
+
+def spoil(files, what):
+    """Break one of the data files."""
+    features = read_features(files.features)
+    if what == "captions gone":
+        files.captions.unlink()
+    elif what == "captions empty":
+        files.captions.write_text("")
+    elif what == "no tab":
+        files.captions.write_text(files.captions.read_text() + "12.jpg A dog\n")
+    elif what == "features truncated":
+        files.features.write_bytes(files.features.read_bytes()[:-50])
+    elif what == "features nan":
+        features.array[4, 1] = numpy.nan
+        features.save(files.features)
+    elif what == "wrong features":
+        Features(["x.jpg"], features.array[:1]).save(files.features)
+    elif what == "split empty":
+        files.dev_split.write_text("")
+    elif what == "leak":
+        files.dev_split.write_text("0.jpg\n")
+
+
+@pytest.mark.parametrize(
+    ("what", "file", "reason"),
+    [
+        ("captions gone", "captions", "No such file"),
+        ("captions empty", "captions", "no captions"),
+        ("no tab", "captions", ", line 31: expected name#number, a tab and a caption"),
+        ("features truncated", "features", "broken"),
+        ("features nan", "features", "row 4 (4.jpg): NaN or infinite"),
+        ("wrong features", "features", "none of its 6 photos"),
+        ("split empty", "dev_split", "no photo names"),
+        ("leak", "dev_split", "0.jpg is in the train split"),
+    ],
+)
+def test_bad_data_is_one_line_and_leaves_nothing(command, files, out, what, file, reason):
+    spoil(files, what)
+    one_line(command(f"--out={out}"), getattr(files, file), reason)
+    assert not out.exists()
+
+
+def test_half_of_the_files_names_the_others(command, files):
+    result = command(f"--captions={files.captions}", f"--features={files.features}", instead=True)
+    one_line(result, "--train-split, --dev-split")
+
+
+def test_photos_folder_is_looked_for_first(command, out, tmp_path):
+    one_line(command(f"--out={out}", f"--photos={tmp_path / 'nix'}"), "no such folder")
+    assert not out.exists()
+
+
+def test_divergence_as_a_real_process(files, out):
+    """No chatter of NumPy on stderr: one line, with the step."""
+    child = process(files, f"--out={out}", "--learning-rate=1e30")
+    _, error = child.communicate()
+    assert child.returncode == 1 and error.count("\n") == 1
+    assert "the loss became nan at step 2" in error and "--learning-rate" in error
+    assert not list(out.iterdir())
+
+
+def test_output_that_nobody_reads(files, out):
+    """`| head -1`: the reader goes, the command ends without a traceback."""
+    child = process(files, f"--out={out}", "--epochs=1000")
+    child.stdout.readline()
+    child.stdout.close()
+    error = child.stderr.read()
+    child.stderr.close()
+    assert child.wait() != 0 and "Traceback" not in error
