@@ -46,13 +46,13 @@ class Sizes:
         }
 
 
-def initialise(sizes: Sizes, rng: numpy.random.Generator) -> Parameters:
+def initialise(sizes: Sizes, rng: numpy.random.Generator, word_range: float = 0.05) -> Parameters:
     """Parameters as TensorFlow 1 starts them: kernels Glorot-uniform, biases zero, embedding
-    uniform within +-0.05. float32, on the host."""
+    uniform within +-`word_range`. float32, on the host."""
     parameters = Parameters(sizes.shapes())
     for name, Wb in parameters.items():
         if name == "word_embed":
-            Wb[...] = rng.uniform(-0.05, 0.05, Wb.shape)
+            Wb[...] = rng.uniform(-word_range, word_range, Wb.shape)
         else:  # the bias, the last row, stays zero
             Wb[:-1] = glorot_uniform(rng, Wb.shape[0] - 1, Wb.shape[1])
     return parameters

@@ -1,7 +1,10 @@
 """Recipes: every number that a training run depends on, in one place."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from minicap.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,32 @@ class Recipe:
     """width of word_embed"""
     logit_bottleneck: int = 120
     """width of token_logits_bottleneck"""
+    word_range: float = 0.05
+    """word_embed starts uniform within +- this"""
+
+    def check(self) -> None:
+        """UserError, naming the option, for a number that makes no sense."""
+        for name, good, need in (
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("patience", self.patience >= 0, "0 or more"),
+            ("steps-per-epoch", self.steps_per_epoch >= 1, "1 or more"),
+            ("batch-size", self.batch_size >= 1, "1 or more"),
+            ("learning-rate", 0 < self.learning_rate < math.inf, "greater than 0, and finite"),
+            ("beta1", 0 <= self.beta1 < 1, "0 or more and less than 1"),
+            ("beta2", 0 <= self.beta2 < 1, "0 or more and less than 1"),
+            ("epsilon", 0 < self.epsilon < math.inf, "greater than 0, and finite"),
+            ("dropout", 0 <= self.dropout < 1, "0 or more and less than 1"),
+            ("clip-norm", self.clip_norm >= 0, "0 or more"),
+            ("max-len", 3 <= self.max_len <= 1000, "from 3 to 1000"),
+            ("min-count", self.min_count >= 1, "1 or more"),
+            ("image-bottleneck", self.image_bottleneck >= 1, "1 or more"),
+            ("hidden", self.hidden >= 1, "1 or more"),
+            ("embedding", self.embedding >= 1, "1 or more"),
+            ("logit-bottleneck", self.logit_bottleneck >= 1, "1 or more"),
+            ("word-range", 0 < self.word_range < math.inf, "greater than 0, and finite"),
+        ):
+            if not good:
+                raise UserError(f"--{name} must be {need}")
 
 
 RECIPES = {

@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from minicap.files import replacing
 
+Entry = tuple[Image.Image, str, bool | None]  # a picture, its caption, whether that is true
+
 INK, PALE, TRAIN, DEV = "#222222", "#dddddd", "#8ab4d8", "#c8553d"
 RIGHT, WRONG = "#2e7d4f", "#b3261e"
 
@@ -19,9 +21,7 @@ def save_png(image: Image.Image, path: Path) -> None:
         image.save(file, format="PNG", optimize=True)
 
 
-def write_report(
-    folder: Path, history: Sequence[dict], entries: Sequence[tuple[Image.Image, str, bool | None]]
-) -> list[Path]:
+def write_report(folder: Path, history: Sequence[dict], entries: Sequence[Entry]) -> list[Path]:
     """loss.png and, if there are pictures to show, captions.png in `folder`: their paths."""
     pictures = {"loss.png": loss_curve(history, "loss: nats per word")}
     if entries:
@@ -82,9 +82,7 @@ def loss_curve(history: Sequence[dict], title: str) -> Image.Image:
     return image
 
 
-def contact_sheet(
-    entries: Iterable[tuple[Image.Image, str, bool | None]], columns: int = 4
-) -> Image.Image:
+def contact_sheet(entries: Iterable[Entry], columns: int = 4) -> Image.Image:
     """Pictures with a caption under each. entries: picture, caption, and whether the caption is
     true (its colour says so), or None where that is not known."""
     entries = list(entries)

@@ -111,7 +111,7 @@ class Run:
         bar = tqdm(
             total=recipe.epochs * steps,
             initial=trainer.epoch * steps + trainer.step,
-            disable=None if sys.stderr.isatty() else True,
+            disable=not sys.stderr.isatty(),
             unit="batch",
             dynamic_ncols=True,
         )
@@ -154,9 +154,8 @@ class Run:
                 if progress.history
                 else "no model was saved"
             )
-            raise Diverged(
-                f"{error}: training stopped, {kept}; try a smaller --learning-rate or --clip-norm 5"
-            ) from None
+            advice = "start a new run with a smaller --learning-rate or --clip-norm"
+            raise Diverged(f"{error}: training stopped, {kept}; {advice}") from None
         seconds = progress.seconds + time.perf_counter() - began
         line = {
             "epoch": trainer.epoch + 1,

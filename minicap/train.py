@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +10,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from minicap import checkpoint, commands
-from minicap.backend import device_module, to_device
-from minicap.data.dataset import DataFiles, load_dataset, shipped_scenes
-from minicap.data.scenes import load_scenes
-from minicap.data.scenes.drawing import draw
+from minicap.backend import device_module
+from minicap.data.dataset import DataFiles, load_dataset
 from minicap.decoder import Sizes
-from minicap.encoder.image import load_image
-from minicap.errors import UnusableImage, UserError
-from minicap.metrics import truth_and_floors, truths
+from minicap.errors import UserError
 from minicap.model import Model
+from minicap.outcome import photos_outcome, scenes_outcome
 from minicap.recipes import RECIPES, Recipe
 from minicap.report import write_report
 from minicap.run import MODEL, RUN, Interrupted, Run, new_folder
@@ -109,7 +105,13 @@ def main(arguments: list[str] | None = None) -> int | None:
     """The command. Returns the exit status."""
     options = parse(arguments)
     recipe = options.settings
-    check(options)
+    recipe.check()
+    if not 1 <= options.threads <= 256:
+        raise UserError("--threads must be from 1 to 256")
+    if options.seed < 0:
+        raise UserError("--seed must be 0 or more")
+    if options.photos and not options.photos.is_dir():
+        raise UserError(f"--photos {options.photos}: no such folder")
     xp = device_module(options.device)
     dataset = load_dataset(
         options.data.complete(), recipe.min_count, recipe.max_len, recipe.standardise
@@ -150,70 +152,25 @@ def main(arguments: list[str] | None = None) -> int | None:
     except Interrupted:
         print(f"stopped and saved; go on with: python -m minicap.train --resume {folder}")
         return 130
-    finish(run, Model.load(folder / MODEL, xp), options)
+    finish(run, options)
     return None
 
 
-def finish(run: Run, model: Model, options: Options) -> None:
+def finish(run: Run, options: Options) -> None:
     """Judge the model that was kept, draw pictures, and say where everything is."""
-    dataset, folder, history = run.dataset, run.folder, run.progress.history
-    judged = dataset.splits.get("test", dataset.splits["dev"])
-    shown = range(0, len(judged.names), max(1, len(judged.names) // 12))[:12]
-    names = [judged.names[row] for row in shown]
-    entries: list[tuple] = []
+    model = Model.load(run.folder / MODEL, run.trainer.xp)
     if options.data.captions is None:
-        scenes = load_scenes(shipped_scenes() / "scenes.jsonl")
-        captions, shares = truth_and_floors(
-            model, dataset.splits["train"], judged, scenes, options.seed
-        )
-        print(f"true captions of {len(judged.names)} test pictures, unseen combinations among them")
-        for writer, share in shares.items():
-            print(f"          {share:6.1%}  {writer}")
-        some = [captions[row] for row in shown]
-        right = truths(some, [scenes[name] for name in names])
-        entries = [
-            (draw(scenes[name]), *rest) for name, *rest in zip(names, some, right, strict=True)
-        ]
+        lines, entries = scenes_outcome(model, run.dataset, options.seed)
     elif options.photos:
-        some = model.write(to_device(judged.features[list(shown)], run.trainer.xp))
-        for name, caption in zip(names, some, strict=True):
-            try:
-                entries.append((load_image(options.photos / name), caption, None))
-            except UnusableImage as error:
-                print(f"note      {error}")
-    for path in write_report(folder, history, entries):
+        lines, entries = photos_outcome(model, run.dataset, options.photos)
+    else:
+        lines, entries = [], []
+    print(*lines, sep="\n", end="\n" if lines else "")
+    for path in write_report(run.folder, run.progress.history, entries):
         print(f"picture   {path}")
-    print(f"model     {folder / MODEL}, of epoch {run.progress.best_epoch}; caption pictures with")
-    print(f"          python -m minicap.caption {folder / MODEL} PICTURE...")
-
-
-def check(options: Options) -> None:
-    """UserError for numbers that make no sense, and a folder that is not there."""
-    r = options.settings
-    for name, good, need in (
-        ("epochs", r.epochs >= 1, "1 or more"),
-        ("patience", r.patience >= 0, "0 or more"),
-        ("steps-per-epoch", r.steps_per_epoch >= 1, "1 or more"),
-        ("batch-size", r.batch_size >= 1, "1 or more"),
-        ("learning-rate", 0 < r.learning_rate < math.inf, "greater than 0, and finite"),
-        ("beta1", 0 <= r.beta1 < 1, "0 or more and less than 1"),
-        ("beta2", 0 <= r.beta2 < 1, "0 or more and less than 1"),
-        ("epsilon", 0 < r.epsilon < math.inf, "greater than 0, and finite"),
-        ("dropout", 0 <= r.dropout < 1, "0 or more and less than 1"),
-        ("clip-norm", r.clip_norm >= 0, "0 or more"),
-        ("max-len", 3 <= r.max_len <= 1000, "from 3 to 1000"),
-        ("min-count", r.min_count >= 1, "1 or more"),
-        ("image-bottleneck", r.image_bottleneck >= 1, "1 or more"),
-        ("hidden", r.hidden >= 1, "1 or more"),
-        ("embedding", r.embedding >= 1, "1 or more"),
-        ("logit-bottleneck", r.logit_bottleneck >= 1, "1 or more"),
-        ("threads", 1 <= options.threads <= 256, "from 1 to 256"),
-        ("seed", options.seed >= 0, "0 or more"),
-    ):
-        if not good:
-            raise UserError(f"--{name} must be {need}")
-    if options.photos and not options.photos.is_dir():
-        raise UserError(f"--photos {options.photos}: no such folder")
+    kept = run.folder / MODEL
+    print(f"model     {kept}, of epoch {run.progress.best_epoch}; caption pictures with")
+    print(f"          python -m minicap.caption {kept} PICTURE...")
 
 
 if __name__ == "__main__":

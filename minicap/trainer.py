@@ -64,7 +64,7 @@ class Trainer:
         self.recipe, self.sizes, self.seed, self.xp = recipe, sizes, seed, xp
         self.threads = 1 if xp is not numpy else threads
         self.epoch = self.step = 0  # epochs done, and batches done in the one after them
-        start = initialise(sizes, self.stream(INITIAL))
+        start = initialise(sizes, self.stream(INITIAL), recipe.word_range)
         self.parameters = Parameters(sizes.shapes(), "float32", xp)
         self.parameters.flat[...] = to_device(start.flat, xp)
         self.gradients = [self.parameters.like() for _ in range(self.threads)]

@@ -84,9 +84,7 @@ def torch_epoch(dataset, threads: int, packed: bool) -> tuple[float, float]:
                 h, targets = h[real], targets[real]
             y = functional.elu(self.logit_bottleneck(self.drop(h)))
             logits = self.logits(self.drop(y)).flatten(0, -2)
-            return functional.cross_entropy(
-                logits, targets.flatten(), ignore_index=vocabulary.pad
-            )
+            return functional.cross_entropy(logits, targets.flatten(), ignore_index=vocabulary.pad)
 
     model = Decoder(train.features.shape[1], len(vocabulary))
     adam = torch.optim.Adam(model.parameters(), 1e-3, fused=packed)

@@ -1,0 +1,49 @@
+"""What a run has come to: lines to print, and pictures with the captions that were written."""
+
+from pathlib import Path
+
+from minicap.backend import array_module, to_device
+from minicap.data.dataset import Dataset, Split, shipped_scenes
+from minicap.data.scenes import load_scenes
+from minicap.data.scenes.drawing import draw
+from minicap.encoder.image import load_image
+from minicap.errors import UnusableImage
+from minicap.metrics import truth_and_floors, truths
+from minicap.model import Model
+from minicap.report import Entry
+
+SHOWN = 12  # pictures
+
+
+def judged(dataset: Dataset) -> tuple[Split, list[int]]:
+    """The split to judge by, test if there is one, and the rows of the pictures to show of it."""
+    split = dataset.splits.get("test", dataset.splits["dev"])
+    return split, list(range(0, len(split.names), max(1, len(split.names) // SHOWN)))[:SHOWN]
+
+
+def scenes_outcome(model: Model, dataset: Dataset, seed: int) -> tuple[list[str], list[Entry]]:
+    """The share of true captions of the shipped test scenes beside its two floors."""
+    split, rows = judged(dataset)
+    scenes = load_scenes(shipped_scenes() / "scenes.jsonl")
+    captions, shares = truth_and_floors(model, dataset.splits["train"], split, scenes, seed)
+    lines = [f"true captions of {len(split.names)} test pictures, combinations never trained on"]
+    lines += [f"          {share:6.1%}  {writer}" for writer, share in shares.items()]
+    some = [captions[row] for row in rows]
+    shown = [scenes[split.names[row]] for row in rows]
+    pictures = map(draw, shown)
+    return lines, list(zip(pictures, some, truths(some, shown), strict=True))
+
+
+def photos_outcome(model: Model, dataset: Dataset, folder: Path) -> tuple[list[str], list[Entry]]:
+    """Photos from `folder` with their captions; a photo that cannot be read becomes a line."""
+    split, rows = judged(dataset)
+    xp = array_module(model.parameters["lstm"])
+    captions = model.write(to_device(split.features[rows], xp))
+    lines: list[str] = []
+    entries: list[Entry] = []
+    for row, caption in zip(rows, captions, strict=True):
+        try:
+            entries.append((load_image(folder / split.names[row]), caption, None))
+        except UnusableImage as error:
+            lines.append(f"note      {error}")
+    return lines, entries
