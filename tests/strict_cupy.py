@@ -14,7 +14,8 @@ import types
 import numpy
 
 FUNCTIONS = ["zeros", "zeros_like", "arange", "where", "concatenate", "argmax", "matmul"]
-FUNCTIONS += ["exp", "expm1", "log", "sqrt", "tanh", "minimum", "maximum", "isfinite"]
+FUNCTIONS += ["ascontiguousarray", "exp", "expm1", "log", "sqrt", "tanh"]
+FUNCTIONS += ["minimum", "maximum", "isfinite"]
 
 dtypes_made: set[numpy.dtype] = set()  # of every array since the set was last cleared
 
