@@ -132,7 +132,7 @@ class Trainer:
             gradient += other.flat
         if self.recipe.clip_norm:
             clip_by_global_norm(gradient, self.recipe.clip_norm)
-        self.adam.step(gradient)
+        self.adam.step(gradient, self.pool.map, self.threads)
         self.step += 1
         return loss
 

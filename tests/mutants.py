@@ -446,9 +446,16 @@ OTHER = [
     Mutant(
         "adam: only the first block is updated",
         ADAM,
-        "range(0, gradient.size, BLOCK)",
-        "range(0, BLOCK, BLOCK)",
+        "range(share * BLOCK, gradient.size, shares * BLOCK)",
+        "range(share * BLOCK, BLOCK, BLOCK)",
         test_adam.test_every_block_is_updated_alike,
+    ),
+    Mutant(
+        "adam: shares overlap",
+        ADAM,
+        "shares * BLOCK)",
+        "BLOCK)",
+        test_adam.test_shares_change_nothing,
     ),
     Mutant(
         "clip: each value by itself",

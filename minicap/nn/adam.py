@@ -1,6 +1,7 @@
 """Adam (Kingma and Ba 2015) as tf.train.AdamOptimizer has it, and clipping by the global norm."""
 
 import math
+from collections.abc import Callable
 
 from minicap.backend import Array, array_module
 
@@ -43,14 +44,22 @@ class Adam:
         self.v = xp.zeros_like(parameters)
         self.t = 0
 
-    def step(self, gradient: Array) -> None:
-        """One update of the parameters in place. gradient: (P,)."""
+    def step(self, gradient: Array, run: Callable = map, shares: int = 1) -> None:
+        """One update of the parameters in place. gradient: (P,).
+
+        run: a `map`, for example that of a pool of `shares` threads, each of which then updates
+        its share of the blocks. The result does not depend on it.
+        """
         xp = array_module(gradient)
         self.t += 1
         rate = self.learning_rate * math.sqrt(1 - self.beta2**self.t) / (1 - self.beta1**self.t)
-        for start in range(0, gradient.size, BLOCK):
-            block = slice(start, start + BLOCK)
-            g, m, v = gradient[block], self.m[block], self.v[block]
-            m += (1 - self.beta1) * (g - m)
-            v += (1 - self.beta2) * (g * g - v)
-            self.parameters[block] -= rate * m / (xp.sqrt(v) + self.epsilon)
+
+        def update(share: int) -> None:
+            for start in range(share * BLOCK, gradient.size, shares * BLOCK):
+                block = slice(start, start + BLOCK)
+                g, m, v = gradient[block], self.m[block], self.v[block]
+                m += (1 - self.beta1) * (g - m)
+                v += (1 - self.beta2) * (g * g - v)
+                self.parameters[block] -= rate * m / (xp.sqrt(v) + self.epsilon)
+
+        list(run(update, range(shares)))

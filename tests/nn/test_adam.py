@@ -1,6 +1,7 @@
 """Adam and clipping by the global norm. (Twenty steps beside PyTorch's: test_decoder.py.)"""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
@@ -76,3 +77,19 @@ def test_pytorch_clips_alike(limit):
     assert clip_by_global_norm(gradient, limit) == pytest.approx(norm, rel=1e-14, abs=0)
     added = norm / (norm + 1e-6) if norm > limit else 1
     numpy.testing.assert_allclose(gradient * added, theirs.grad.numpy(), rtol=1e-14)
+
+
+def test_shares_change_nothing():
+    """Several threads, each with its share of the blocks, end at the same bits as one."""
+    rng = numpy.random.default_rng(5)
+    size = 5 * BLOCK + 17  # shares of different size, and a last block that is not full
+    start, gradient = rng.standard_normal((2, size)).astype("float32")
+    ends = []
+    for shares in (1, 2, 3):
+        adam = Adam(start.copy())
+        with ThreadPoolExecutor(shares) as pool:
+            for _ in range(2):
+                adam.step(gradient, pool.map, shares)
+        ends.append(adam.parameters)
+    assert (ends[0] != start).all()
+    assert all((end == ends[0]).all() for end in ends)
