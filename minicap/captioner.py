@@ -30,10 +30,11 @@ class Captioner:
                 f"{(model.encoder or {}).get('name')} ({known[:12]}), "
                 f"not from those of {encoder.name} ({encoder.id[:12]}): use the first"
             )
-        if encoder.feature_size != model.sizes.feature:
+        needed = len(model.scaling.mean)
+        if encoder.feature_size != needed:
             raise UserError(
                 f"the encoder {encoder.name} makes {encoder.feature_size} features of a picture, "
-                f"this model needs {model.sizes.feature}: use the encoder it was trained on"
+                f"this model needs {needed}: use the encoder it was trained on"
             )
         self.model, self.encoder = model, encoder
 
@@ -78,6 +79,6 @@ def load(path: str | Path, encoder: str | Path | None = None, device: str = "cpu
         return Captioner(model, seeded_encoder(device))
     name = known.get("name", "an encoder that its features file does not name")
     raise UserError(
-        f"{path}: trained on the {model.sizes.feature} features of {name}: "
+        f"{path}: trained on the {len(model.scaling.mean)} features of {name}: "
         "give that encoder's ONNX file with --encoder (from Python: encoder=...)"
     )

@@ -35,7 +35,8 @@ class Model:
     def save(self, path: Path, **about) -> None:
         """Write everything into one file, all or nothing. about: more to tell, JSON."""
         arrays = {name: to_host(array) for name, array in self.parameters.items()}
-        arrays |= {"features.mean": self.scaling.mean, "features.scale": self.scaling.scale}
+        scaling = {f"features.{name}": array for name, array in vars(self.scaling).items()}
+        arrays |= {name: array for name, array in scaling.items() if array is not None}
         description = {
             "sizes": asdict(self.sizes),
             "vocabulary": self.vocabulary.words,
@@ -58,7 +59,11 @@ class Model:
                 f"{path}: model and vocabulary do not fit: the model has {sizes.vocabulary} words, "
                 f"the vocabulary {len(about['vocabulary'])}, {len(vocabulary)} of them different"
             )
-        scaling = Scaling(arrays.pop("features.mean"), arrays.pop("features.scale"))
+        scaling = Scaling(
+            arrays.pop("features.mean"),
+            arrays.pop("features.scale"),
+            arrays.pop("features.rotation", None),
+        )
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != sizes.shapes():
             raise UserError(f"{path}: the arrays {shapes} are not those of {sizes}")

@@ -42,6 +42,9 @@ class Recipe:
     """how often a word must occur in train to be in the vocabulary"""
     standardise: bool = False
     """give every feature mean 0 and deviation 1 over train"""
+    components: int = 0
+    """whiten: so many principal components of the standardised features, each with deviation 1
+    (0: the features themselves)"""
     image_bottleneck: int = 120
     """width of img_embed_to_bottleneck"""
     hidden: int = 300
@@ -68,6 +71,7 @@ class Recipe:
             ("clip-norm", self.clip_norm >= 0, "0 or more"),
             ("max-len", 3 <= self.max_len <= 1000, "from 3 to 1000"),
             ("min-count", self.min_count >= 1, "1 or more"),
+            ("components", self.components >= 0, "0 or more"),
             ("image-bottleneck", self.image_bottleneck >= 1, "1 or more"),
             ("hidden", self.hidden >= 1, "1 or more"),
             ("embedding", self.embedding >= 1, "1 or more"),
@@ -88,5 +92,13 @@ RECIPES = {
         epochs=10, patience=0, dropout=0.3, clip_norm=5.0, max_len=22, word_range=1.0
     ),
     # The shipped scenes, in about two minutes.
-    "scenes": Recipe(epochs=30, dropout=0.2, clip_norm=5.0, standardise=True),
+    "scenes": Recipe(
+        epochs=30,
+        dropout=0.2,
+        clip_norm=5.0,
+        learning_rate=2e-3,
+        components=400,
+        image_bottleneck=300,
+        word_range=1.0,
+    ),
 }

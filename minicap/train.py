@@ -114,7 +114,11 @@ def main(arguments: list[str] | None = None) -> int | None:
         raise UserError(f"--photos {options.photos}: no such folder")
     xp = device_module(options.device)
     dataset = load_dataset(
-        options.data.complete(), recipe.min_count, recipe.max_len, recipe.standardise
+        options.data.complete(),
+        recipe.min_count,
+        recipe.max_len,
+        recipe.standardise,
+        recipe.components,
     )
     train = dataset.splits["train"]
     sizes = Sizes(

@@ -23,7 +23,8 @@ def path(tmp_path):
 
 def test_round_trip(path):
     """Parameters, words, scaling, limit and encoder come back, and so the captions do."""
-    scaling = Scaling(numpy.arange(8, dtype="float32"), numpy.linspace(1, 2, 8, dtype="float32"))
+    mean, scale = numpy.arange(8, dtype="float32"), numpy.linspace(1, 2, 8, dtype="float32")
+    scaling = Scaling(mean, scale, numpy.diag(scale))
     before = replace(model({"id": "x", "name": "é"}, max_len=6), scaling=scaling)
     before.save(path, epoch=3, options={"seed": 0})
     after = Model.load(path)

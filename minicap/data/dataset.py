@@ -108,7 +108,9 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(files: DataFiles, min_count: int, max_len: int, standardise: bool) -> Dataset:
+def load_dataset(
+    files: DataFiles, min_count: int, max_len: int, standardise: bool, components: int = 0
+) -> Dataset:
     """Read `files` (complete). The vocabulary and the scaling come from the train split alone.
 
     UserError: a file is missing or broken, a photo is in two splits, nothing is left of a split.
@@ -146,7 +148,10 @@ def load_dataset(files: DataFiles, min_count: int, max_len: int, standardise: bo
     if len(vocabulary) == len(SPECIAL):
         raise UserError(f"no word of train occurs {min_count} times or more: lower --min-count")
     train_array = features.array[[rows[name] for name in kept["train"]]]
-    scaling = Scaling.of(train_array) if standardise else Scaling.none(features.array.shape[1])
+    if standardise or components:
+        scaling = Scaling.of(train_array, components)
+    else:
+        scaling = Scaling.none(features.array.shape[1])
 
     def make(names: list[str]) -> Split:
         texts = [captions[name] for name in names]

@@ -83,18 +83,37 @@ def read_features(path: Path) -> Features:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Standardised features: (x - mean) * scale, with mean and scale (F,) taken from train."""
+    """What is done to features before the decoder sees them: ((x - mean) * scale) @ rotation.
+
+    mean, scale: (F,); rotation: (F, K) or None for no such product. All taken from train.
+    """
 
     mean: numpy.ndarray
     scale: numpy.ndarray
+    rotation: numpy.ndarray | None = None
 
     @classmethod
-    def of(cls, array: numpy.ndarray) -> "Scaling":
-        """From the training photos' features (P, F). A feature that never varies is left alone."""
+    def of(cls, array: numpy.ndarray, components: int = 0) -> "Scaling":
+        """From the training photos' features (P, F): mean 0 and deviation 1 for each of them.
+
+        components: 0, or K to whiten: the K directions in which the features vary most, each with
+        deviation 1 (fewer if there are no more). What is told by directions of little variance is
+        then learned as fast as the rest. A feature that never varies is left alone.
+        """
         wide = array.astype(numpy.float64)
-        deviation = wide.std(axis=0)
+        mean, deviation = wide.mean(axis=0), wide.std(axis=0)
         scale = numpy.where(deviation > 1e-6, 1 / numpy.maximum(deviation, 1e-6), 1)
-        return cls(wide.mean(axis=0).astype(numpy.float32), scale.astype(numpy.float32))
+        rotation = None
+        if components:
+            standard = (wide - mean) * scale
+            variances, directions = numpy.linalg.eigh(standard.T @ standard / len(standard))
+            best = numpy.argsort(-variances)[:components]
+            best = best[variances[best] > 1e-6 * variances[best[0]]]
+            # A direction and its opposite are as good: choose by the greatest entry's sign.
+            chosen = directions[:, best]
+            signs = numpy.sign(chosen[numpy.abs(chosen).argmax(axis=0), numpy.arange(len(best))])
+            rotation = (chosen * signs / numpy.sqrt(variances[best])).astype(numpy.float32)
+        return cls(mean.astype(numpy.float32), scale.astype(numpy.float32), rotation)
 
     @classmethod
     def none(cls, width: int) -> "Scaling":
@@ -102,5 +121,6 @@ class Scaling:
         return cls(numpy.zeros(width, numpy.float32), numpy.ones(width, numpy.float32))
 
     def __call__(self, array: numpy.ndarray) -> numpy.ndarray:
-        """(N, F) float16 or float32 -> (N, F) float32."""
-        return (array.astype(numpy.float32) - self.mean) * self.scale
+        """(N, F) float16 or float32 -> (N, K or F) float32."""
+        scaled = (array.astype(numpy.float32) - self.mean) * self.scale
+        return scaled if self.rotation is None else scaled @ self.rotation

@@ -10,37 +10,17 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from minicap.encoder.inception import BATCH_NORM_EPSILON, IMAGE_SIZE, Conv, Pool, layers, network
-from minicap.encoder.weights import SEEDED_BETA, STATISTICS, LayerWeights, seeded_kernel
+from minicap.encoder.inception import BATCH_NORM_EPSILON, Conv, Pool, layers, network
+from minicap.encoder.weights import STATISTICS, LayerWeights, seeded_beta, seeded_kernel
 
 
-def drawings(count: int = 24, seed: int = 0, size: int = IMAGE_SIZE) -> np.ndarray:
-    """Random coloured shapes on random gradients, some with noise: uint8 (count, size, size, 3)."""
-    from PIL import Image, ImageDraw
+def drawings(count: int = 32, seed: int = 1) -> np.ndarray:
+    """Random scenes, none of them from the shipped data set: uint8 (count, 299, 299, 3)."""
+    from minicap.data.scenes import random_scene
+    from minicap.data.scenes.drawing import draw
 
     rng = np.random.RandomState(seed)
-    pictures = np.empty((count, size, size, 3), np.uint8)
-    for picture in pictures:
-        ramp = np.linspace(0, 1, size)
-        top, bottom, left, right = rng.randint(0, 256, (4, 3)) / 2
-        ground = ramp[:, None, None] * (bottom - top) + top
-        ground = ground + ramp[None, :, None] * (right - left) + left
-        image = Image.fromarray(ground.astype(np.uint8))
-        draw = ImageDraw.Draw(image)
-        for _ in range(rng.randint(1, 7)):
-            centre, radius = rng.randint(0, size, 2), rng.randint(size // 20, size // 4)
-            colour = tuple(int(c) for c in rng.randint(0, 256, 3))
-            box = [*(int(c) for c in centre - radius), *(int(c) for c in centre + radius)]
-            shape = rng.randint(0, 3)
-            if shape == 0:
-                draw.ellipse(box, fill=colour)
-            elif shape == 1:
-                draw.rectangle(box, fill=colour)
-            else:
-                draw.polygon([(box[0], box[3]), (box[2], box[3]), (centre[0], box[1])], fill=colour)
-        noise = rng.normal(0, rng.choice([0, 0, 5, 15]), picture.shape)
-        picture[:] = np.clip(np.asarray(image) + noise, 0, 255)
-    return pictures
+    return np.stack([np.asarray(draw(random_scene(rng))) for _ in range(count)])
 
 
 def convolve(x: np.ndarray, kernel: np.ndarray, stride: int, padding: str) -> np.ndarray:
@@ -113,7 +93,7 @@ def calibrate(images: np.ndarray, seed: int = 0) -> list[LayerWeights]:
         pixels = y.reshape(-1, y.shape[-1])
         mean = pixels.mean(0, dtype=np.float64)
         variance = np.maximum(np.square(pixels, dtype=np.float64).mean(0) - mean**2, 0)
-        beta = np.full(len(mean), SEEDED_BETA)
+        beta = np.full(len(mean), seeded_beta(index))
         numbers = np.stack([beta, mean, variance]).astype(np.float32)
         w = LayerWeights(kernels[index], *numbers)
         found.append(w)

@@ -129,7 +129,7 @@ def main() -> None:
         for writer in WRITERS:
             command = [sys.executable, __file__, str(options.folder), "--one", writer]
             command += ["--threads", str(options.threads)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             found[writer].append(json.loads(output))
     print(f"one epoch of Flickr8k, {options.threads} threads, {options.rounds} rounds in turns")
     print(f"{'':20}{'min s':>8}{'median s':>10}{'ratio':>8}{'peak MB':>9}{'loss':>8}")

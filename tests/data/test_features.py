@@ -210,6 +210,19 @@ def test_scaling_gives_mean_0_and_deviation_1():
     assert numpy.allclose(scaled.std(axis=0), [1, 1, 1, 0], atol=1e-5)  # the last never varies
 
 
+def test_whitening_gives_directions_of_deviation_1_that_do_not_go_together():
+    """On train the covariance is the identity; opposite signs of eigenvectors do not matter."""
+    rng = numpy.random.default_rng(0)
+    wide = rng.standard_normal((60, 9)) @ rng.standard_normal((9, 9)) + 5
+    scaling = Scaling.of(wide, components=4)
+    white = scaling(wide)
+    assert white.shape == (60, 4) and white.dtype == numpy.float32
+    assert numpy.allclose(white.T @ white / 60, numpy.eye(4), atol=1e-5)
+    greatest = numpy.abs(scaling.rotation).argmax(axis=0)
+    assert (scaling.rotation[greatest, range(4)] > 0).all()
+    assert Scaling.of(wide[:3], components=8)(wide).shape == (60, 2)  # 3 points span 2 directions
+
+
 def test_no_scaling_changes_no_number():
     assert (Scaling.none(4)(ARRAY) == ARRAY).all()
 

@@ -1,0 +1,194 @@
+"""The shipped scenes: made again from their seed, split as promised, drawn and encoded the same."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+
+import numpy
+import pytest
+
+from minicap import scenes as command
+from minicap.data.captions import tokenize
+from minicap.data.dataset import shipped_scenes
+from minicap.data.features import Scaling, read_features
+from minicap.data.scenes import ATTRIBUTES, HELD_OUT_PAIRS, SPLIT_SIZES, Scene, load_scenes
+from minicap.data.scenes.drawing import draw
+from minicap.errors import UserError
+
+SHIPPED = shipped_scenes()
+SCENE = Scene("boat", "red", "small", 2, "tree", "left", "sea", "night", seed=7)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[str, Scene]:
+    return load_scenes(SHIPPED / "scenes.jsonl")
+
+
+@pytest.fixture(scope="module")
+def splits(scenes) -> dict[str, list[Scene]]:
+    return {split: [scenes[name] for name in names(split)] for split in SPLIT_SIZES}
+
+
+def names(split: str) -> list[str]:
+    return (SHIPPED / f"{split}.txt").read_text(encoding="utf-8").split()
+
+
+def test_the_default_seed_gives_the_shipped_text_files(tmp_path, monkeypatch):
+    class NoEncoder:
+        feature_size, id, name, preprocessing = 1, "none", "none", "none"
+
+        def __call__(self, pictures):
+            return numpy.zeros((len(pictures), 1))
+
+    monkeypatch.setattr("minicap.encoder.session.seeded_encoder", NoEncoder)
+    monkeypatch.setattr(command, "draw", lambda scene: None)
+    command.main(["--out", str(tmp_path)])
+    for file in ("captions.txt", "train.txt", "dev.txt", "test.txt", "scenes.jsonl"):
+        assert (tmp_path / file).read_bytes() == (SHIPPED / file).read_bytes(), file
+
+
+def test_splits_are_disjoint_and_cover_everything(scenes):
+    members = [name for split in SPLIT_SIZES for name in names(split)]
+    assert {split: len(names(split)) for split in SPLIT_SIZES} == SPLIT_SIZES
+    assert len(members) == len(set(members))
+    assert set(members) == set(scenes) == set(read_features(SHIPPED / "features.npz").names)
+    captions = Counter(line.split("#")[0] for line in lines("captions.txt"))
+    assert set(captions.values()) == {5} and set(captions) == set(scenes)
+
+
+def test_no_description_comes_twice(scenes):
+    assert len({replace(scene, seed=0) for scene in scenes.values()}) == len(scenes)
+
+
+def test_dev_and_test_show_combinations_that_nothing_else_shows(splits):
+    """Counted in the files, without the rule that made them."""
+    shown = {split: [combinations_of(scene) for scene in splits[split]] for split in splits}
+    everything = {split: set().union(*shown[split]) for split in shown}
+    for split in ("dev", "test"):
+        others = set().union(*(everything[other] for other in everything if other != split))
+        assert all(combination - others for combination in shown[split]), split
+
+
+def combinations_of(scene: Scene) -> set[tuple]:
+    return {
+        (*pair, *(getattr(scene, attribute) for attribute in pair)) for pair in HELD_OUT_PAIRS
+    }
+
+
+def test_what_is_held_out_together_is_often_seen_apart(splits):
+    for attribute, values in ATTRIBUTES.items():
+        seen = Counter(getattr(scene, attribute) for scene in splits["train"])
+        assert set(seen) == set(values) and min(seen.values()) >= 100, (attribute, seen)
+
+
+def test_the_vocabulary_is_rich_and_each_word_often_seen():
+    train = set(names("train"))
+    words = Counter(
+        word
+        for line in lines("captions.txt")
+        if line.split("#")[0] in train
+        for word in tokenize(line.split("\t")[1])
+    )
+    everything = {w for line in lines("captions.txt") for w in tokenize(line.split("\t")[1])}
+    assert 130 <= len(everything) <= 250
+    assert set(words) == everything and min(words.values()) >= 20
+
+
+def test_captions_are_short_and_of_many_lengths():
+    lengths = Counter(len(tokenize(line.split("\t")[1])) for line in lines("captions.txt"))
+    assert max(lengths) == 18 and sum(number >= 500 for number in lengths.values()) >= 8
+
+
+def lines(file: str) -> list[str]:
+    return (SHIPPED / file).read_text(encoding="utf-8").splitlines()
+
+
+# ---- pictures ----------------------------------------------------------------------------------
+
+
+def test_a_scene_is_always_drawn_the_same():
+    first, second = (numpy.asarray(draw(SCENE)) for _ in range(2))
+    assert first.shape == (299, 299, 3) and first.dtype == numpy.uint8
+    assert (first == second).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "duck"}, {"colour": "white"}, {"size": "big"}, {"count": 3}, {"companion": "house"},
+        {"relation": "right"}, {"sky": "sunny"}, {"companion": "none", "relation": "none"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_attribute_can_be_seen(change):
+    here, there = (numpy.asarray(draw(s), int) for s in (SCENE, replace(SCENE, **change)))
+    changed = (abs(here - there).max(axis=2) > 60).mean()
+    assert changed > 0.004, "less than 360 of 89,401 pixels differ much"
+
+
+def test_the_grounds_look_different():
+    balloon = replace(SCENE, kind="balloon")
+    pictures = [
+        numpy.asarray(draw(replace(balloon, ground=ground)), int) for ground in ATTRIBUTES["ground"]
+    ]
+    for one, other in combinations(pictures, 2):
+        assert (abs(one - other).max(axis=2) > 20).mean() > 0.2
+
+
+def test_pictures_are_written_under_their_names(tmp_path, scenes, capsys):
+    command.main(["--pictures", str(tmp_path), "--split", "dev", "--count", "2"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names("dev")[:2])
+
+
+def test_shipped_features_are_those_of_the_pictures(scenes, tmp_path, monkeypatch):
+    """Cosine 0.999 after standardising, and no other row of the 3,000 is nearer.
+
+    The features lie near 4 and vary by about 0.2 among pictures; float16 there moves in steps of
+    0.004, which turns a standardised row by an angle of about 0.01, cosine 0.9999. The rest is
+    room for other CPUs' order of summation and for edges that another Pillow smooths by a few grey
+    levels. Rows of different pictures are far below.
+    """
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from minicap.encoder.session import SEEDED_ENCODER_ID, seeded_encoder
+
+    shipped = read_features(SHIPPED / "features.npz")
+    assert shipped.encoder["id"] == SEEDED_ENCODER_ID
+    assert shipped.array.dtype == numpy.float16 and shipped.array.shape == (len(scenes), 2048)
+    monkeypatch.setenv("MINICAP_CACHE", str(tmp_path))
+    chosen = [0, 700, 1400, 2100, 2800, 2999]
+    made = seeded_encoder(threads=2)([draw(scenes[shipped.names[row]]) for row in chosen])
+    scaling = Scaling.of(shipped.array)
+    known, new = (unit(scaling(array)) for array in (shipped.array, made))
+    cosine = new @ known.T
+    assert (cosine.argmax(axis=1) == chosen).all()
+    assert cosine[range(len(chosen)), chosen].min() >= 0.999
+
+
+def unit(rows: numpy.ndarray) -> numpy.ndarray:
+    return rows / numpy.linalg.norm(rows, axis=1, keepdims=True)
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", "3", '{"name": "a.png"}',
+        json.dumps({"name": "a.png", **vars(SCENE), "colour": "beige"}),
+        json.dumps({"name": "a.png", **vars(SCENE), "weather": "fine"}),
+    ],
+)  # fmt: skip
+def test_a_bad_line_is_named(tmp_path, line):
+    good = (SHIPPED / "scenes.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    path = tmp_path / "scenes.jsonl"
+    path.write_text(f"{good}\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 2: not a scene"):
+        load_scenes(path)
+
+
+def test_nothing_to_do_is_said():
+    with pytest.raises(UserError, match="--out"):
+        command.main([])

@@ -1,0 +1,189 @@
+"""Writing captions and judging them: true ones are true, and every way of being wrong is false."""
+
+from dataclasses import replace
+
+import numpy
+import pytest
+
+from minicap.data.dataset import shipped_scenes
+from minicap.data.scenes import Scene, load_scenes, random_scene
+from minicap.data.scenes.language import MAX_WORDS, MIN_FACTS, judge, tokens, write_captions
+
+BOATS = Scene("boat", "red", "small", 2, "tree", "left", "sea", "night", seed=1)
+DOG = Scene("dog", "black", "big", 1, "castle", "front", "snow", "sunny", seed=1)
+KITE = Scene("kite", "yellow", "small", 1, "none", "none", "street", "sunset", seed=1)
+
+# Words of one class, by what they say: two of one row mean the same, two of different rows never.
+# (They are written down here again, so that the grammar is not its own judge.)
+CLASSES = {
+    "colour": "red yellow green blue purple white black".split(),
+    "number": "one two three".split(),
+    "size": ["small little tiny", "big large huge"],
+    "kind": ["dog puppy", "sheep lamb", "car automobile", "flower blossom", "mushroom toadstool",
+             "boat sailboat", "duck duckling", "whale", "balloon", "kite", "butterfly"],
+    "kinds": ["dogs puppies", "sheep lambs", "cars automobiles", "flowers blossoms",
+              "mushrooms toadstools", "boats sailboats", "ducks ducklings", "whales", "balloons",
+              "kites", "butterflies"],
+    "companion": ["tree", "house cottage", "windmill", "lighthouse", "snowman", "castle"],
+    "side": ["left", "right"],
+    "height": ["above over", "below", "behind"],
+    "sky": ["sunny", "cloudy", "rainy", "starry"],
+    "time": ["night", "sunset"],
+    "ground": ["meadow", "snow", "beach", "street", "waves"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[str, Scene]:
+    return load_scenes(shipped_scenes() / "scenes.jsonl")
+
+
+@pytest.fixture(scope="module")
+def captions() -> list[tuple[str, str]]:
+    """(picture name, caption) for all shipped captions."""
+    text = (shipped_scenes() / "captions.txt").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in text.splitlines()]
+    return [(name.split("#")[0], caption) for name, caption in rows]
+
+
+def test_every_shipped_caption_is_true(scenes, captions):
+    for name, caption in captions:
+        verdict = judge(caption, scenes[name])
+        assert verdict.true and verdict.facts >= MIN_FACTS, (caption, verdict.reason)
+        assert len(tokens(caption)) <= MAX_WORDS
+
+
+def test_five_captions_are_five(captions):
+    for start in range(0, len(captions), 5):
+        five = captions[start : start + 5]
+        assert len(set(five)) == 5 and len({name for name, _ in five}) == 1
+
+
+@pytest.mark.parametrize(
+    ("caption", "scene", "facts"),
+    [
+        ("two small red boats sail on the sea at night", BOATS, 6),
+        ("A pair of tiny red sailboats, left of a leafy tree!", BOATS, 6),
+        ("a tree stands to the right of two red boats", BOATS, 5),
+        ("a tree stands beside two red boats", BOATS, 4),  # beside: left or right, so no fact
+        ("a big black dog sits in the snow on a sunny day", DOG, 6),
+        ("an old castle stands behind one big dog", DOG, 5),
+        ("the dog in front of a castle is black and huge", DOG, 6),
+        ("one yellow kite all alone above the city", KITE, 5),
+        ("under an orange sky", KITE, None),
+    ],
+)
+def test_written_by_hand(caption, scene, facts):
+    verdict = judge(caption, scene)
+    assert (verdict.true, verdict.facts if verdict.true else None) == (facts is not None, facts)
+    assert bool(verdict.reason) == (not verdict.true)
+
+
+@pytest.mark.parametrize(
+    ("caption", "scene", "why"),
+    [
+        ("two small red boats sail on the sea on a sunny day", BOATS, "sky"),
+        ("two small blue boats sail on the sea at night", BOATS, "colour"),
+        ("three small red boats sail on the sea at night", BOATS, "count"),
+        ("two big red boats sail on the sea at night", BOATS, "size"),
+        ("two small red ducks swim on the sea at night", BOATS, "kind"),
+        ("two red boats to the right of a tree", BOATS, "relation"),
+        ("a tree stands to the left of two red boats", BOATS, "relation"),
+        ("two red boats left of a house", BOATS, "companion"),
+        ("two red trees left of a boat", BOATS, "breaks off before 'trees'"),
+        ("a red tree left of two boats", BOATS, "breaks off"),
+        ("a castle stands in front of a black dog", DOG, "breaks off"),
+        ("a big black dog sits in the meadow on a sunny day", DOG, "ground"),
+        ("a big black dog flies in the snow on a sunny day", DOG, "home"),
+        ("one yellow kite in front of a tree above the city", KITE, "breaks off"),
+    ],
+)
+def test_one_wrong_fact_makes_it_false(caption, scene, why):
+    verdict = judge(caption, scene)
+    assert not verdict.true and why in verdict.reason, verdict.reason
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "",
+        "unk",
+        "a a a a",
+        "two small red boats",
+        "two boats on the sea",  # kind, number and ground are not enough
+        "two red boats beside a",
+        "two red boats left of a tree at",
+        "two small red boat sail on the sea at night",
+        "two small red boats sails on the sea at night",
+        "an pair of red boats left of a tree",
+        "two red small boats left of a tree",
+        "red boats sea night tree left two small",
+        "two red boats left of a tree two red boats left of a tree",
+        "двa red boats left of a tree",
+    ],
+)
+def test_what_is_no_caption_or_vague_is_false(caption):
+    verdict = judge(caption, BOATS)
+    assert not verdict.true and verdict.reason
+
+
+def test_articles_go_with_the_next_word():
+    assert judge("an old castle stands behind one big dog", DOG).true
+    assert not judge("a old castle stands behind one big dog", DOG).true
+    assert not judge("an castle stands behind one big dog", DOG).true
+
+
+def test_changing_a_word_makes_it_false(scenes, captions):
+    rng = numpy.random.RandomState(0)
+    tried = dict.fromkeys(CLASSES, 0)
+    for i in rng.permutation(len(captions))[:1200]:
+        name, caption = captions[i]
+        words = caption.split()
+        for place, word in enumerate(words):
+            for kind, row in CLASSES.items():
+                others = [w for r in row if word not in r.split() for w in r.split()]
+                if len(others) == sum(len(r.split()) for r in row):
+                    continue
+                other = others[rng.randint(len(others))]
+                mutant = " ".join([*words[:place], other, *words[place + 1 :]])
+                assert not judge(mutant, scenes[name]).true, (caption, mutant)
+                tried[kind] += 1
+    assert min(tried.values()) >= 20, tried
+
+
+def test_shuffled_words_are_false(scenes, captions):
+    rng = numpy.random.RandomState(0)
+    true = 0
+    for i in rng.permutation(len(captions))[:1500]:
+        name, caption = captions[i]
+        words = caption.split()
+        shuffled = [words[j] for j in rng.permutation(len(words))]
+        true += shuffled != words and judge(" ".join(shuffled), scenes[name]).true
+    assert true == 0
+
+
+def test_captions_of_other_pictures_are_false(scenes, captions):
+    rng = numpy.random.RandomState(0)
+    names = list(scenes)
+    pairs = [(names[i], captions[j]) for i, j in rng.randint((len(names), len(captions)), size=(3000, 2))]
+    true = sum(judge(caption, scenes[name]).true for name, (of, caption) in pairs if name != of)
+    assert true <= 6, f"{true} of {len(pairs)}"
+
+
+def test_the_same_stream_writes_the_same():
+    first, second = (write_captions(DOG, numpy.random.RandomState(3)) for _ in range(2))
+    assert first == second != write_captions(DOG, numpy.random.RandomState(4))
+
+
+def test_captions_say_what_changed():
+    """A caption is true of exactly those scenes that have what it states: the rest is free."""
+    rng = numpy.random.RandomState(0)
+    for _ in range(60):
+        scene, other = random_scene(rng), random_scene(rng)
+        for caption in write_captions(scene, rng):
+            stated = judge(caption, scene).stated
+            same = {name: getattr(scene, name) for name in (*stated, "kind", "count", "relation")}
+            free = replace(other, companion=scene.companion, **same)
+            if "companion" not in stated and scene.companion != "none":
+                free = replace(free, companion="tree" if scene.companion != "tree" else "house")
+            assert judge(caption, free).true, (caption, free)
