@@ -100,7 +100,7 @@ def shipped_split(split: str, count: int | None = None) -> dict[str, Scene]:
     return {name: scenes[name] for name in names}
 
 
-def probe(ridge: float = 300.0) -> dict[str, float]:
+def probe(ridge: float = 1.0) -> dict[str, float]:
     """The share of dev scenes whose attribute a linear probe gets right, for each attribute.
 
     Ridge regression from the standardised features to one column for each value, fitted on train;

@@ -9,11 +9,11 @@ import numpy
 import pytest
 
 from minicap import scenes as command
-from minicap.data.captions import tokenize
 from minicap.data.dataset import shipped_scenes
 from minicap.data.features import Scaling, read_features
 from minicap.data.scenes import ATTRIBUTES, HELD_OUT_PAIRS, SPLIT_SIZES, Scene, load_scenes
 from minicap.data.scenes.drawing import draw
+from minicap.data.vocabulary import tokenise
 from minicap.errors import UserError
 
 SHIPPED = shipped_scenes()
@@ -71,9 +71,7 @@ def test_dev_and_test_show_combinations_that_nothing_else_shows(splits):
 
 
 def combinations_of(scene: Scene) -> set[tuple]:
-    return {
-        (*pair, *(getattr(scene, attribute) for attribute in pair)) for pair in HELD_OUT_PAIRS
-    }
+    return {(*pair, *(getattr(scene, attribute) for attribute in pair)) for pair in HELD_OUT_PAIRS}
 
 
 def test_what_is_held_out_together_is_often_seen_apart(splits):
@@ -88,15 +86,15 @@ def test_the_vocabulary_is_rich_and_each_word_often_seen():
         word
         for line in lines("captions.txt")
         if line.split("#")[0] in train
-        for word in tokenize(line.split("\t")[1])
+        for word in tokenise(line.split("\t")[1])
     )
-    everything = {w for line in lines("captions.txt") for w in tokenize(line.split("\t")[1])}
+    everything = {w for line in lines("captions.txt") for w in tokenise(line.split("\t")[1])}
     assert 130 <= len(everything) <= 250
     assert set(words) == everything and min(words.values()) >= 20
 
 
 def test_captions_are_short_and_of_many_lengths():
-    lengths = Counter(len(tokenize(line.split("\t")[1])) for line in lines("captions.txt"))
+    lengths = Counter(len(tokenise(line.split("\t")[1])) for line in lines("captions.txt"))
     assert max(lengths) == 18 and sum(number >= 500 for number in lengths.values()) >= 8
 
 
@@ -116,8 +114,8 @@ def test_a_scene_is_always_drawn_the_same():
 @pytest.mark.parametrize(
     "change",
     [
-        {"kind": "duck"}, {"colour": "white"}, {"size": "big"}, {"count": 3}, {"companion": "house"},
-        {"relation": "right"}, {"sky": "sunny"}, {"companion": "none", "relation": "none"},
+        {"kind": "duck"}, {"colour": "white"}, {"size": "big"}, {"count": 3}, {"sky": "sunny"},
+        {"companion": "house"}, {"relation": "right"}, {"companion": "none", "relation": "none"},
     ],
     ids=str,
 )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from minicap.data.dataset import shipped_scenes
-from minicap.data.scenes import Scene, load_scenes, random_scene
+from minicap.data.scenes import ATTRIBUTES, Scene, load_scenes, random_scene
 from minicap.data.scenes.language import MAX_WORDS, MIN_FACTS, judge, tokens, write_captions
 
 BOATS = Scene("boat", "red", "small", 2, "tree", "left", "sea", "night", seed=1)
@@ -16,8 +16,8 @@ KITE = Scene("kite", "yellow", "small", 1, "none", "none", "street", "sunset", s
 # Words of one class, by what they say: two of one row mean the same, two of different rows never.
 # (They are written down here again, so that the grammar is not its own judge.)
 CLASSES = {
-    "colour": "red yellow green blue purple white black".split(),
-    "number": "one two three".split(),
+    "colour": ["red", "yellow", "green", "blue", "purple", "white", "black"],
+    "number": ["one", "two", "three"],
     "size": ["small little tiny", "big large huge"],
     "kind": ["dog puppy", "sheep lamb", "car automobile", "flower blossom", "mushroom toadstool",
              "boat sailboat", "duck duckling", "whale", "balloon", "kite", "butterfly"],
@@ -95,7 +95,7 @@ def test_written_by_hand(caption, scene, facts):
         ("a castle stands in front of a black dog", DOG, "breaks off"),
         ("a big black dog sits in the meadow on a sunny day", DOG, "ground"),
         ("a big black dog flies in the snow on a sunny day", DOG, "home"),
-        ("one yellow kite in front of a tree above the city", KITE, "breaks off"),
+        ("one yellow kite in front of a tree above the city", KITE, "relation"),
     ],
 )
 def test_one_wrong_fact_makes_it_false(caption, scene, why):
@@ -119,7 +119,7 @@ def test_one_wrong_fact_makes_it_false(caption, scene, why):
         "two red small boats left of a tree",
         "red boats sea night tree left two small",
         "two red boats left of a tree two red boats left of a tree",
-        "двa red boats left of a tree",
+        "two rеd boats left of a tree",
     ],
 )
 def test_what_is_no_caption_or_vague_is_false(caption):
@@ -165,7 +165,8 @@ def test_shuffled_words_are_false(scenes, captions):
 def test_captions_of_other_pictures_are_false(scenes, captions):
     rng = numpy.random.RandomState(0)
     names = list(scenes)
-    pairs = [(names[i], captions[j]) for i, j in rng.randint((len(names), len(captions)), size=(3000, 2))]
+    chosen = rng.randint((len(names), len(captions)), size=(3000, 2))
+    pairs = [(names[i], captions[j]) for i, j in chosen]
     true = sum(judge(caption, scenes[name]).true for name, (of, caption) in pairs if name != of)
     assert true <= 6, f"{true} of {len(pairs)}"
 
@@ -175,15 +176,17 @@ def test_the_same_stream_writes_the_same():
     assert first == second != write_captions(DOG, numpy.random.RandomState(4))
 
 
-def test_captions_say_what_changed():
-    """A caption is true of exactly those scenes that have what it states: the rest is free."""
+def test_what_is_stated_is_bound_and_the_rest_is_free():
+    """Change one attribute of the scene: a caption becomes false if it states it, and only then."""
     rng = numpy.random.RandomState(0)
-    for _ in range(60):
-        scene, other = random_scene(rng), random_scene(rng)
+    tried = {True: 0, False: 0}
+    for _ in range(80):
+        scene = random_scene(rng)
         for caption in write_captions(scene, rng):
-            stated = judge(caption, scene).stated
-            same = {name: getattr(scene, name) for name in (*stated, "kind", "count", "relation")}
-            free = replace(other, companion=scene.companion, **same)
-            if "companion" not in stated and scene.companion != "none":
-                free = replace(free, companion="tree" if scene.companion != "tree" else "house")
-            assert judge(caption, free).true, (caption, free)
+            for name in ("colour", "size", "sky"):
+                values = [value for value in ATTRIBUTES[name] if value != getattr(scene, name)]
+                changed = replace(scene, **{name: values[rng.randint(len(values))]})
+                stated = name in judge(caption, scene).stated
+                assert judge(caption, changed).true != stated, (caption, changed)
+                tried[stated] += 1
+    assert min(tried.values()) >= 200, tried

@@ -164,7 +164,8 @@ def load_scenes(path: Path) -> dict[str, Scene]:
             continue
         try:
             fields = json.loads(line)
-            scenes[str(fields.pop("name"))] = Scene.of(fields)
+            name = str(fields.pop("name"))
+            scenes[name] = Scene.of(fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path}, line {number}: not a scene ({error})") from None
     return scenes
