@@ -68,7 +68,7 @@ COMMANDS = {
         ({"minicap.backend"}, GROUND),
         ({"minicap.decoder"}, NN | {"minicap.backend"}),
         (DATA, DATA | GROUND),
-        (ENCODER, ENCODER | GROUND),
+        (ENCODER - COMMANDS, ENCODER | GROUND),  # calibrate, a command, draws scenes
         ({"minicap.generate"}, {"minicap.backend", "minicap.decoder"}),
         (GROUND, GROUND),
     ],
