@@ -91,9 +91,12 @@ RECIPES = {
     "flickr8k": Recipe(
         epochs=10, patience=0, dropout=0.3, clip_norm=5.0, max_len=22, word_range=1.0
     ),
-    # The shipped scenes, in about two minutes.
+    # The shipped scenes, in about two minutes. What tells a sheep from a car lies in directions of
+    # the random network's features that vary little: whitening makes them as loud as the rest
+    # (true captions of dev: 9 % with standardised features, 54 % with 400 components).
     "scenes": Recipe(
-        epochs=30,
+        epochs=18,
+        patience=4,
         dropout=0.2,
         clip_norm=5.0,
         learning_rate=2e-3,
