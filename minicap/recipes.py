@@ -86,14 +86,12 @@ RECIPES = {
     # The course's notebook, exactly: https://github.com/hse-aml/intro-to-dl, week 6.
     "course": Recipe(epochs=12, patience=0, sampling="photos", validation="batches"),
     # As the reference run in PyTorch on Flickr8k with MobileNetV2 features, whose embedding starts
-    # at deviation 1. Words that start within +-0.05 are hardly told apart for some epochs: dev loss
-    # 2.88 after the ten.
+    # at deviation 1: words that start within +-0.05 are hardly told apart for some epochs.
     "flickr8k": Recipe(
         epochs=10, patience=0, dropout=0.3, clip_norm=5.0, max_len=22, word_range=1.0
     ),
     # The shipped scenes, in about two minutes. What tells a sheep from a car lies in directions of
-    # the random network's features that vary little: whitening makes them as loud as the rest
-    # (true captions of dev: 9 % with standardised features, 54 % with 400 components).
+    # the random network's features that vary little: whitening makes them as loud as the rest.
     "scenes": Recipe(
         epochs=18,
         patience=4,
