@@ -38,8 +38,10 @@ class Options:
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit status: 1 if a picture could not be read."""
     options = tyro.cli(Options, prog="python -m minicap.caption", args=arguments)
-    if options.count < 1 or options.seed < 0:
-        raise UserError("--count must be 1 or more, --seed 0 or more")
+    if options.count < 1:
+        raise UserError("--count must be 1 or more")
+    if options.seed < 0:
+        raise UserError("--seed must be 0 or more")
     if not options.pictures:
         raise UserError("name at least one picture")
     temperature = options.temperature

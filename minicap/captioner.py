@@ -40,6 +40,8 @@ class Captioner:
 
     def features(self, images: Sequence) -> numpy.ndarray:
         """Pictures (paths, Pillow images or uint8 (H, W, 3) arrays) -> (N, F), scaled."""
+        if isinstance(images, str | Path):
+            raise UserError(f"{images}: give a list of pictures, [{str(images)!r}]")
         return self.model.scaling(self.encoder(images))
 
     def write(self, features: numpy.ndarray, temperature: float = 0.0, seed: int = 0) -> list[str]:

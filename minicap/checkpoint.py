@@ -55,6 +55,8 @@ def load(path: Path, kind: str) -> tuple[dict[str, numpy.ndarray], dict]:
     UserError: no file, a truncated or changed one, one that minicap did not write or of another
     kind or a newer format.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the minicap {kind} in it")
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a minicap {kind}")
     try:

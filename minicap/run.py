@@ -116,13 +116,14 @@ class Run:
             dynamic_ncols=True,
         )
         with bar, interruptible() as interrupted:
-            while trainer.epoch < recipe.epochs and not self.stalled():
+            while not self.finished():
                 self.epoch(bar, interrupted, tell)
 
-    def stalled(self) -> bool:
-        """Has dev loss not fallen for `patience` epochs?"""
-        patience, done = self.trainer.recipe.patience, len(self.progress.history)
-        return bool(patience) and done - self.progress.best_epoch >= patience
+    def finished(self) -> bool:
+        """Are all epochs done, or has dev loss not fallen for `patience` of them?"""
+        recipe, done = self.trainer.recipe, len(self.progress.history)
+        stalled = recipe.patience and done - self.progress.best_epoch >= recipe.patience
+        return done >= recipe.epochs or bool(stalled)
 
     def epoch(self, bar: tqdm, interrupted: list, tell) -> None:
         """The rest of the current epoch, then dev loss, captions, and everything saved."""
@@ -154,7 +155,7 @@ class Run:
                 if progress.history
                 else "no model was saved"
             )
-            advice = "start a new run with a smaller --learning-rate or --clip-norm"
+            advice = "start a new run with a smaller --learning-rate, or with --clip-norm 5"
             raise Diverged(f"{error}: training stopped, {kept}; {advice}") from None
         seconds = progress.seconds + time.perf_counter() - began
         line = {

@@ -28,7 +28,7 @@ class Options:
     out: Path | None = None
     """make the whole data set in this folder: captions, splits, descriptions, features"""
     pictures: Path | None = None
-    """write pictures of the shipped data set into this folder, as PNG"""
+    """write pictures of the data set into this folder, as PNG"""
     split: Literal["train", "dev", "test"] = "test"
     """of which split"""
     count: int = 20
@@ -44,13 +44,16 @@ def main(arguments: list[str] | None = None) -> None:
     options = tyro.cli(Options, prog="python -m minicap.scenes", args=arguments)
     if not (options.out or options.pictures or options.probe):
         raise UserError("nothing to do: give --out, --pictures or --probe (see --help)")
-    if options.count < 1 or options.seed < 0:
-        raise UserError("--count must be 1 or more, --seed 0 or more")
+    if options.count < 1:
+        raise UserError("--count must be 1 or more")
+    if not 0 <= options.seed < 2**32:
+        raise UserError("--seed must be from 0 to 2**32 - 1")
     if options.out:
         make_data_set(options.out, options.seed)
     if options.pictures:
-        for name, scene in shipped_split(options.split, options.count).items():
-            save_png(draw(scene), options.pictures / name)
+        drawn = sample_splits(options.seed, SPLIT_SIZES)[options.split]
+        for name in list(drawn)[: options.count]:
+            save_png(draw(drawn[name]), options.pictures / name)
         print(f"pictures in {options.pictures}")
     if options.probe:
         for attribute, right in probe().items():
@@ -82,21 +85,15 @@ def make_data_set(folder: Path, seed: int) -> None:
             pictures = [draw(scene) for scene in [*scenes.values()][start : start + TOGETHER]]
             array[start : start + TOGETHER] = encoder(pictures)
             bar.update(len(pictures))
-    about = {
-        "id": encoder.id,
-        "name": encoder.name,
-        "preprocessing": encoder.preprocessing,
-        "feature_size": encoder.feature_size,
-    }
-    Features(list(scenes), array, about).save(folder / "features.npz")
+    Features(list(scenes), array, encoder.about()).save(folder / "features.npz")
     print(f"{len(scenes):,} pictures with {len(lines):,} captions in {folder}")
 
 
-def shipped_split(split: str, count: int | None = None) -> dict[str, Scene]:
-    """The first `count` scenes (default: all) of a split of the shipped data set, by name."""
+def shipped_split(split: str) -> dict[str, Scene]:
+    """The scenes of a split of the shipped data set, by name."""
     folder = shipped_scenes()
     scenes = load_scenes(folder / "scenes.jsonl")
-    names = (folder / f"{split}.txt").read_text(encoding="utf-8").split()[:count]
+    names = (folder / f"{split}.txt").read_text(encoding="utf-8").split()
     return {name: scenes[name] for name in names}
 
 

@@ -110,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int | None:
         raise UserError("--threads must be from 1 to 256")
     if options.seed < 0:
         raise UserError("--seed must be 0 or more")
+    if options.photos and not options.data.captions:
+        raise UserError("--photos goes with --captions: the shipped scenes are drawn")
     if options.photos and not options.photos.is_dir():
         raise UserError(f"--photos {options.photos}: no such folder")
     xp = device_module(options.device)
@@ -151,6 +153,8 @@ def main(arguments: list[str] | None = None) -> int | None:
         + ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(recipe).items())
     )
     print(f"folder    {folder}", flush=True)
+    if run.finished():
+        print(f"note      this run was done after {trainer.epoch} epochs: nothing is left to train")
     try:
         run.fit()
     except Interrupted:

@@ -212,7 +212,7 @@ def test_the_seeded_encoder_is_found_by_itself(tmp_path, pictures, monkeypatch, 
     ("words", "reason"),
     [
         (["--count=0"], "--count must be 1 or more"),
-        (["--seed=-1"], "--seed 0 or more"),
+        (["--seed=-1"], "--seed must be 0 or more"),
         (["--temperature=-1"], "temperature must be"),
         (["--temperature=nan"], "temperature must be"),
         (["--temperature=inf"], "temperature must be"),

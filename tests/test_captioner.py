@@ -102,3 +102,9 @@ def test_no_model_and_no_such_device(tmp_path):
         minicap.load(tmp_path / "m.safetensors")
     with pytest.raises(UserError, match="'tpu'.*cpu, cuda"):
         minicap.load(tmp_path / "m.safetensors", device="tpu")
+
+
+def test_one_picture_must_come_in_a_list():
+    """A text is a sequence too, of letters: no file has such a name."""
+    with pytest.raises(UserError, match="give a list of pictures"):
+        Captioner(model(), Stub()).caption("picture.png")

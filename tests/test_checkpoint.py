@@ -221,3 +221,8 @@ def test_the_description_is_plain_json_that_other_tools_read(path):
     whole = path.read_bytes()
     header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
     assert json.loads(header["__metadata__"]["minicap"])["words"] == ["a"]
+
+
+def test_a_folder_is_not_a_model(tmp_path):
+    with pytest.raises(UserError, match="is a folder; name the minicap model in it"):
+        checkpoint.load(tmp_path, "model")

@@ -62,8 +62,11 @@ def read_features(path: Path) -> Features:
             f"{path}: names {names.shape} {names.dtype} and features {array.shape} {array.dtype} "
             "do not fit: expected (P,) text and (P, F) floating-point numbers"
         )
-    if encoder is not None and not isinstance(encoder, dict):
-        raise UserError(f"{path}: `encoder` must be a JSON object, not {encoder!r}")
+    known = encoder is None or isinstance(encoder, dict)
+    if not known or (encoder and not all(isinstance(encoder.get(k), str) for k in ("id", "name"))):
+        raise UserError(
+            f"{path}: `encoder` must be a JSON object with texts `id` and `name`, not {encoder!r}"
+        )
     if array.itemsize > 4:
         with numpy.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
             array = array.astype(numpy.float32)

@@ -66,6 +66,11 @@ class Encoder:
             )
         self.id = encoder_id(model, self.preprocessing)
 
+    def about(self) -> dict:
+        """What features and models remember of their encoder. JSON."""
+        names = ("id", "name", "preprocessing", "feature_size")
+        return {name: getattr(self, name) for name in names}
+
     def __call__(self, pictures: "Sequence[str | Path | Image.Image | np.ndarray]") -> np.ndarray:
         """Files, Pillow images or uint8 arrays (height, width, 3) -> float32 (N, feature_size).
 

@@ -36,7 +36,10 @@ def names(split: str) -> list[str]:
 
 def test_the_default_seed_gives_the_shipped_text_files(tmp_path, monkeypatch):
     class NoEncoder:
-        feature_size, id, name, preprocessing = 1, "none", "none", "none"
+        feature_size = 1
+
+        def about(self):
+            return {"id": "none", "name": "none"}
 
         def __call__(self, pictures):
             return numpy.zeros((len(pictures), 1))
