@@ -119,11 +119,14 @@ class Run:
             while not self.finished():
                 self.epoch(bar, interrupted, tell)
 
+    def stalled(self) -> bool:
+        """Has dev loss not fallen for `patience` epochs?"""
+        patience, done = self.trainer.recipe.patience, len(self.progress.history)
+        return bool(patience) and done - self.progress.best_epoch >= patience
+
     def finished(self) -> bool:
-        """Are all epochs done, or has dev loss not fallen for `patience` of them?"""
-        recipe, done = self.trainer.recipe, len(self.progress.history)
-        stalled = recipe.patience and done - self.progress.best_epoch >= recipe.patience
-        return done >= recipe.epochs or bool(stalled)
+        """Are all epochs done, or is there no more to hope for?"""
+        return self.trainer.epoch >= self.trainer.recipe.epochs or self.stalled()
 
     def epoch(self, bar: tqdm, interrupted: list, tell) -> None:
         """The rest of the current epoch, then dev loss, captions, and everything saved."""

@@ -105,8 +105,10 @@ def test_early_stopping(new, monkeypatch, patience, epochs):
     """Best at epochs 2 and, if the run lives so long, 5."""
     dev_losses(monkeypatch, [3.0, 2.0, 2.5, 2.0, 1.5, 1.6, 1.5, 1.7])
     run = new(recipe(epochs=8, patience=patience))
+    assert not run.finished()
     run.fit(quiet)
-    assert len(run.progress.history) == epochs and run.finished()
+    assert len(run.progress.history) == epochs and run.stalled() == (patience > 0)
+    assert run.finished()
 
 
 def interrupt_after(monkeypatch, steps):
