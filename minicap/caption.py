@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     if temperature is None:
         temperature = 0.0 if options.count == 1 else 1.0
     captioner = minicap.load(options.model, options.encoder, options.device)
+    if captioner.note:
+        print(f"note: {captioner.note}", file=sys.stderr)
     failed = 0
     for start in range(0, len(options.pictures), TOGETHER):
         images = []

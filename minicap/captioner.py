@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy
 
-from minicap.backend import array_module, device_module, to_device
+from minicap.backend import Array, array_module, device_module, to_device, to_host
+from minicap.data.features import Scaling
 from minicap.errors import UserError
 from minicap.generate import greedy, sampler
 from minicap.model import Model
@@ -19,16 +20,32 @@ class Captioner:
     """A model with the encoder that it was trained on.
 
     model: a trained Model; encoder: an Encoder. UserError when the encoder is not the one whose
-    features the model has learned from.
+    features the model has learned from. Two that differ only in the precision of their weights do,
+    and a model that was never told its encoder takes any: `note` then says so, else it is "".
     """
 
     def __init__(self, model: Model, encoder: "Encoder"):
-        known = (model.encoder or {}).get("id", encoder.id)
-        if known != encoder.id:
+        known = model.encoder or {}
+        learned = f"{known.get('name')} ({known.get('id', '')[:12]}, {known.get('preprocessing')})"
+        given = f"{encoder.name} ({encoder.id[:12]}, {encoder.preprocessing})"
+        origins = {known.get("id"), known.get("float32_id")} - {None}
+        self.note = ""
+        if not known:
+            self.note = (
+                f"the model's features did not say which encoder made them: with another than "
+                f"{given}, captions would be about nothing"
+            )
+        elif known.get("id") == encoder.id:
+            pass
+        elif origins & {encoder.id, encoder.float32_id}:
+            self.note = (
+                f"the model has learned from features of {learned}, and now sees those of {given}, "
+                "the same network in another precision: near, not equal"
+            )
+        else:
             raise UserError(
-                f"this model has learned from the features of the encoder "
-                f"{(model.encoder or {}).get('name')} ({known[:12]}), "
-                f"not from those of {encoder.name} ({encoder.id[:12]}): use the first"
+                f"this model has learned from the features of the encoder {learned}, "
+                f"not from those of {given}: use the first"
             )
         needed = len(model.scaling.mean)
         if encoder.feature_size != needed:
@@ -37,14 +54,22 @@ class Captioner:
                 f"this model needs {needed}: use the encoder it was trained on"
             )
         self.model, self.encoder = model, encoder
+        self.xp = array_module(model.parameters["lstm"])
+        self.scaling = Scaling(
+            *(None if a is None else to_device(a, self.xp) for a in vars(model.scaling).values())
+        )
 
-    def features(self, images: Sequence) -> numpy.ndarray:
-        """Pictures (paths, Pillow images or uint8 (H, W, 3) arrays) -> (N, F), scaled."""
+    def features(self, images: Sequence) -> Array:
+        """Pictures (paths, Pillow images or uint8 (H, W, 3) arrays) -> (N, F), scaled, where the
+        model lies."""
         if isinstance(images, str | Path):
             raise UserError(f"{images}: give a list of pictures, [{str(images)!r}]")
-        return self.model.scaling(self.encoder(images))
+        features = self.encoder(images)
+        if array_module(features) is not self.xp:
+            features = to_device(to_host(features), self.xp)
+        return self.scaling(features)
 
-    def write(self, features: numpy.ndarray, temperature: float = 0.0, seed: int = 0) -> list[str]:
+    def write(self, features: Array, temperature: float = 0.0, seed: int = 0) -> list[str]:
         """A caption for each row of what `features` returned.
 
         temperature: 0 for the likeliest word each time, more to draw words at random, 1 as the
@@ -53,8 +78,7 @@ class Captioner:
         if not 0 <= temperature <= 1000:
             raise UserError(f"temperature must be from 0 to 1000, not {temperature}")
         choose = sampler(numpy.random.default_rng(seed), temperature) if temperature else greedy
-        xp = array_module(self.model.parameters["lstm"])
-        return self.model.write(to_device(features, xp), choose) if len(features) else []
+        return self.model.write(to_device(features, self.xp), choose) if len(features) else []
 
     def caption(self, images: Sequence, temperature: float = 0.0, seed: int = 0) -> list[str]:
         """A caption for each picture: `features`, then `write`.
@@ -67,20 +91,25 @@ class Captioner:
 def load(path: str | Path, encoder: str | Path | None = None, device: str = "cpu") -> Captioner:
     """A captioner from a model file that `python -m minicap.train` wrote.
 
-    encoder: the ONNX file that made the model's features; not needed for minicap's own seeded
-    encoder, which is built on first use and kept. device: "cpu" or "cuda", for both parts.
+    encoder: the ONNX file that made the model's features; by default inception_v3.onnx, as
+    `python -m minicap.export` writes it here, or minicap's own seeded encoder, which is built on
+    first use and kept. device: "cpu" or "cuda", for both parts.
     UserError: a file that is missing, damaged or does not fit; no onnxruntime; no GPU.
     """
-    from minicap.encoder.session import SEEDED_ENCODER_ID, Encoder, seeded_encoder
+    from minicap.encoder.session import EXPORTED, SEEDED_ENCODER_ID, Encoder, seeded_encoder
 
     model = Model.load(Path(path), device_module(device))
-    if encoder:
-        return Captioner(model, Encoder(encoder, device))
     known = model.encoder or {}
-    if known.get("id") == SEEDED_ENCODER_ID:
+    if encoder is None and known.get("id") == SEEDED_ENCODER_ID:
         return Captioner(model, seeded_encoder(device))
-    name = known.get("name", "an encoder that its features file does not name")
-    raise UserError(
-        f"{path}: trained on the {len(model.scaling.mean)} features of {name}: "
-        "give that encoder's ONNX file with --encoder (from Python: encoder=...)"
-    )
+    if encoder is None and EXPORTED.exists():
+        encoder = EXPORTED
+    if encoder is None:
+        name = known.get("name", "an encoder that its features file does not name")
+        raise UserError(
+            f"{path}: trained on the {len(model.scaling.mean)} features of {name}: "
+            "give that encoder's ONNX file with --encoder (from Python: encoder=...)"
+        )
+    # Pictures are prepared as they were for training: there is nothing to choose.
+    preprocessing = known.get("preprocessing", "").rpartition("-")[0] or None
+    return Captioner(model, Encoder(encoder, device, preprocessing=preprocessing))

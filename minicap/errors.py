@@ -6,4 +6,8 @@ class UserError(Exception):
 
 
 class UnusableImage(UserError):
-    """A picture that cannot be read; the text names the file and the reason."""
+    """A picture that cannot be read: its name, a colon, the reason; which also stands alone."""
+
+    def __init__(self, name: object, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.reason = reason

@@ -17,6 +17,10 @@ class Stub:
     """An encoder whose features are the picture's own numbers."""
 
     id, name, feature_size = "stub", "stub encoder", WIDTH
+    preprocessing, float32_id = "squeeze-nearest-4", None
+
+    def __init__(self, **changes):
+        vars(self).update(changes)
 
     def __call__(self, images):
         return numpy.array(images, "float32").reshape(len(images), WIDTH)
@@ -65,6 +69,40 @@ def test_another_encoder_is_refused_with_the_reason():
     with pytest.raises(UserError, match="their encoder.*0123456789ab.*stub encoder"):
         Captioner(trained, Stub())
     Captioner(model({"id": "stub", "name": "other name"}), Stub())  # the id decides
+
+
+def test_the_same_network_in_another_precision_is_used_with_a_note():
+    whole, int8, other = (
+        {"id": "whole", "name": "whole", "preprocessing": "p"},
+        {"id": "int8", "name": "int8", "preprocessing": "p", "float32_id": "whole"},
+        {"id": "int4", "name": "int4", "preprocessing": "p", "float32_id": "whole"},
+    )
+    for trained, given in (whole, int8), (int8, whole), (int8, other):
+        note = Captioner(model(trained), Stub(**given)).note
+        assert "near, not equal" in note and "\n" not in note
+        assert note.index(trained["name"]) < note.index(f"those of {given['name']}")
+        assert not Captioner(model(trained), Stub(**trained)).note
+    with pytest.raises(UserError, match="int8.*not from those of other"):
+        Captioner(model(int8), Stub(id="other", name="other", float32_id="another"))
+
+
+def test_a_model_that_was_never_told_its_encoder_says_so():
+    assert "did not say which encoder" in Captioner(model(), Stub()).note
+
+
+def test_pictures_are_prepared_as_for_training(tmp_path):
+    """With an encoder file that leaves it open, the model decides; one that says otherwise, and
+    so would make other features, is refused."""
+    pytest.importorskip("onnxruntime")
+    from minicap.encoder.session import Encoder
+    from tests.encoder.test_session import tiny
+
+    path, onnx = tmp_path / "m.safetensors", tiny(tmp_path / "e.onnx", width=WIDTH)
+    model(Encoder(onnx, preprocessing="crop-bilinear").about()).save(path)
+    assert minicap.load(path, onnx).encoder.preprocessing == "crop-bilinear-4"
+    tiny(onnx, width=WIDTH, about={"preprocessing": "squeeze-nearest-4"})
+    with pytest.raises(UserError, match="exported for .* squeeze-nearest-4, not crop-bilinear-4"):
+        minicap.load(path, onnx)
 
 
 def test_another_width_is_refused_with_both():

@@ -68,7 +68,7 @@ COMMANDS = {
         ({"minicap.backend"}, GROUND),
         ({"minicap.decoder"}, NN | {"minicap.backend"}),
         (DATA, DATA | GROUND),
-        (ENCODER - COMMANDS, ENCODER | GROUND),  # calibrate, a command, draws scenes
+        (ENCODER - COMMANDS, ENCODER | GROUND | {"minicap.backend"}),  # calibrate, a command, draws scenes
         ({"minicap.generate"}, {"minicap.backend", "minicap.decoder"}),
         (GROUND, GROUND),
     ],
@@ -180,7 +180,8 @@ def test_every_import_is_a_dependency_that_is_declared(setup):
 
     core = declared(setup["options"]["install_requires"])
     assert core == {"numpy", "pillow", "safetensors", "threadpoolctl", "tqdm", "tyro"}
-    extra = {"onnx", "onnxruntime", "cupy", "cupyx"}
+    extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py"}
+    extra |= {"torch", "keras"}  # a user's own, to read a .pth file and to compare with
     for name, tree in MODULES.items():
         known = {module.partition(".")[0] for module in imports(tree)}
         foreign = known - sys.stdlib_module_names - {"minicap"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy
 
+from minicap.data.store import DONE, FeatureStore
 from minicap.errors import UserError
 from minicap.files import replacing
 
@@ -37,11 +38,15 @@ class Features:
 
 
 def read_features(path: Path) -> Features:
-    """Features from an .npz file with `names` (P,), `features` (P, F) and perhaps `encoder`, JSON.
+    """Features from the folder that minicap.encode has filled, mapped into memory and not read; or
+    from an .npz file with `names` (P,), `features` (P, F) and perhaps `encoder`, JSON.
 
     UserError: no file, another kind of file, shapes that do not fit, a name that comes twice,
-    NaN or infinite numbers. Nothing is unpickled.
+    NaN or infinite numbers, a folder that is not full yet. Nothing is unpickled. Photos that
+    minicap.encode has skipped are left out.
     """
+    if path.is_dir():
+        return _read_store(path)
     try:
         with zipfile.ZipFile(path) as packed:
             unpacked = sum(member.file_size for member in packed.infolist())
@@ -82,6 +87,20 @@ def read_features(path: Path) -> Features:
             f"{int((~finite).sum())} of {len(listed)} photos are so: encode them again"
         )
     return Features(listed, array, encoder)
+
+
+def _read_store(folder: Path) -> Features:
+    store = FeatureStore.open(folder)
+    if store.begun < len(store.names):
+        raise UserError(
+            f"{folder}: only {store.begun:,} of {len(store.names):,} photos are encoded; let the "
+            "`python -m minicap.encode` that began it go on"
+        )
+    good = store.marks == DONE
+    if good.all():
+        return Features(store.names, store.features(), store.encoder)
+    names = [name for name, is_good in zip(store.names, good, strict=True) if is_good]
+    return Features(names, store.features()[good], store.encoder)
 
 
 @dataclass(frozen=True)

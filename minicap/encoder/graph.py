@@ -53,11 +53,12 @@ def fold(w: LayerWeights, pixels: bool = False) -> tuple[np.ndarray, np.ndarray]
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
-def build(weights: Weights) -> "onnx.ModelProto":
+def build(weights: Weights, preprocessing: str = "squeeze-bilinear") -> "onnx.ModelProto":
     """InceptionV3 with these weights as an ONNX model.
 
     Input `image` uint8 (N, 299, 299, 3), RGB, any N; output `features` float32 (N, 2048): the last
-    block's averages over all its pixels. The file's metadata say what it is.
+    block's averages over all its pixels. The file's metadata say what it is, and with which
+    `preprocessing`, one of image.PREPROCESSINGS, a picture is made to fit.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -106,13 +107,13 @@ def build(weights: Weights) -> "onnx.ModelProto":
         opset_imports=[helper.make_opsetid("", OPSET)],
         producer_name="minicap",
     )
-    preprocessing = preprocessing_name(IMAGE_SIZE)
+    prepared = preprocessing_name(preprocessing, IMAGE_SIZE)
     border = "counts" if weights.average_counts_padding else "ignores"
     metadata = {
         "architecture": "InceptionV3",
         "weights": weights.name,
-        "encoder_id": encoder_id(model, preprocessing),
-        "preprocessing": preprocessing,
+        "encoder_id": encoder_id(model, prepared),
+        "preprocessing": prepared,
         "scaling": "x / 127.5 - 1, folded into the first convolution",
         "feature_size": str(FEATURE_SIZE),
         "pooling": f"global average; 3x3 average pooling {border} padding",

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from minicap.encoder.image import load_image, prepare, preprocessing_name
+from minicap.backend import Array, device_module, to_device
+from minicap.encoder.image import PREPROCESSINGS, prepare, preprocessing_name, read
 from minicap.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 # The id of what `seeded_encoder` builds: a model trained on its features names it by this.
 SEEDED_ENCODER_ID = "ba7c77f83f75fed6faef65b04cb6677d7a1c4ec592682f5cbf996e34bbe4c2c8"
-BATCH_SIZE = 32
+EXPORTED = Path("inception_v3.onnx")  # where `python -m minicap.export` puts it, unless told
+BATCH = {"cpu": 8, "cuda": 64}  # pictures at once: on a CPU, more are not quicker
 
 
 class UnusableEncoder(UserError):
@@ -35,13 +37,24 @@ class Encoder:
     name: the weights' name in the file's metadata, else the file's name.
     preprocessing: name of how a picture becomes pixels (`image.preprocessing_name`).
     size, feature_size: side of the input in pixels, numbers per picture.
+    batch: pictures that are best encoded at once.
+    float32_id: of an encoder with less precise weights, the id of the one that it was made from.
     """
 
-    def __init__(self, path: str | Path, device: str = "cpu", threads: int | None = None) -> None:
-        """Load the file for `device` ("cpu" or "cuda"); threads: None leaves it to ONNX Runtime.
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "cpu",
+        threads: int | None = None,
+        preprocessing: str | None = None,
+    ) -> None:
+        """Load the file for `device` ("cpu" or "cuda").
+
+        threads: for the network's products; None leaves it to ONNX Runtime. preprocessing: one of
+        image.PREPROCESSINGS, for a file whose metadata name none (then None: the first of them).
 
         Raises UserError: no onnxruntime, no such file, a broken one, one that is no image encoder,
-        a device that cannot be had.
+        a device that cannot be had, another preprocessing than the file was made for.
         """
         onnxruntime = _onnxruntime()
         import onnx
@@ -50,56 +63,90 @@ class Encoder:
 
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path}: no such encoder file; name an ONNX file")
+            raise UserError(f"{path}: no such encoder file; make one with python -m minicap.export")
         self._session = _session(onnxruntime, path, device, threads)
-        self._input, self._batch, self.size, self.feature_size = _signature(self._session, path)
+        self._xp = device_module(device)
+        self._input, batch, self.size, self.feature_size = _signature(self._session, path)
+        self.batch = batch or BATCH[device]
+        # On a GPU every batch is as large: cuDNN looks for its best algorithms for each size anew.
+        self._fixed = batch is not None or device == "cuda"
 
         model = onnx.load(path)
         about = {entry.key: entry.value for entry in model.metadata_props}
         self.name = about.get("weights", path.stem)
-        self.preprocessing = preprocessing_name(self.size)
-        wanted = about.get("preprocessing", self.preprocessing)
-        if wanted != self.preprocessing:
+        self.float32_id = about.get("float32_encoder_id")
+        asked = preprocessing and preprocessing_name(preprocessing, self.size)
+        self.preprocessing = about.get("preprocessing") or asked
+        if self.preprocessing is None:
+            self.preprocessing = preprocessing_name(PREPROCESSINGS[0], self.size)
+        if asked not in (None, self.preprocessing):
+            raise UserError(
+                f"{path}: was exported for the preprocessing {self.preprocessing}, not {asked}; "
+                f"export it with --preprocessing {preprocessing}"
+            )
+        self._method = self.preprocessing.removesuffix(f"-{self.size}")
+        if self._method not in PREPROCESSINGS:
+            known = ", ".join(preprocessing_name(method, self.size) for method in PREPROCESSINGS)
             raise UnusableEncoder(
-                f"{path}: needs the preprocessing {wanted}, this minicap has {self.preprocessing}; "
+                f"{path}: needs the preprocessing {self.preprocessing}, this minicap has {known}; "
                 "export the encoder again"
             )
         self.id = encoder_id(model, self.preprocessing)
 
     def about(self) -> dict:
         """What features and models remember of their encoder. JSON."""
-        names = ("id", "name", "preprocessing", "feature_size")
-        return {name: getattr(self, name) for name in names}
+        names = ("id", "name", "preprocessing", "feature_size", "float32_id")
+        about = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in about.items() if value is not None}
 
-    def __call__(self, pictures: "Sequence[str | Path | Image.Image | np.ndarray]") -> np.ndarray:
-        """Files, Pillow images or uint8 arrays (height, width, 3) -> float32 (N, feature_size).
+    def __call__(self, pictures: "Sequence[str | Path | Image.Image | np.ndarray]") -> Array:
+        """Files, Pillow images or uint8 arrays (height, width, 3) -> float32 (N, feature_size), on
+        the device.
 
         Raises UnusableImage for the first picture that cannot be read.
         """
-        features = np.empty((len(pictures), self.feature_size), np.float32)
-        step = self._batch or BATCH_SIZE
-        for start in range(0, len(pictures), step):
-            pixels = np.stack([self.pixels(p) for p in pictures[start : start + step]])
-            features[start : start + step] = self.encode(pixels)
+        features = self._xp.empty((len(pictures), self.feature_size), np.float32)
+        for start in range(0, len(pictures), self.batch):
+            some = slice(start, start + self.batch)
+            features[some] = self.encode(np.stack([self.pixels(p) for p in pictures[some]]))
         return features
 
-    def pixels(self, picture: "str | Path | Image.Image | np.ndarray") -> np.ndarray:
+    def pixels(self, picture: "str | Path | IO[bytes] | Image.Image | np.ndarray") -> np.ndarray:
         """One picture, prepared: uint8 (size, size, 3)."""
         if isinstance(picture, np.ndarray):
             from PIL import Image
 
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(f"uint8 (height, width, 3), not {picture.dtype} {picture.shape}")
-            picture = Image.fromarray(picture)
-        return prepare(load_image(picture), self.size)
+            return prepare(Image.fromarray(picture), self._method, self.size)
+        return read(picture, self._method, self.size)
 
-    def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """One batch of prepared pictures, uint8 (n, size, size, 3) -> float32 (n, feature_size)."""
+    def encode(self, pixels: np.ndarray) -> Array:
+        """One batch of prepared pictures, uint8 (n, size, size, 3) -> float32 (n, feature_size), on
+        the device: with CUDA they never leave it. n is at most `batch`, or any where neither file
+        nor device fixes it."""
         count = len(pixels)
-        if self._batch:  # the file wants just so many: fill up with black ones, drop their features
-            pixels = np.pad(pixels, [(0, self._batch - count), (0, 0), (0, 0), (0, 0)])
-        (features,) = self._session.run(None, {self._input: pixels})
+        if self._fixed:  # fill up with black pictures, drop their features
+            pixels = np.pad(pixels, [(0, self.batch - count), (0, 0), (0, 0), (0, 0)])
+        if self._xp is np:
+            (features,) = self._session.run(None, {self._input: pixels})
+        else:
+            features = self._xp.empty((len(pixels), self.feature_size), np.float32)
+            self._run_on_device(to_device(pixels, self._xp), features)
         return features[:count]
+
+    def _run_on_device(self, pixels: Array, features: Array) -> None:
+        """The session from one array of the GPU's memory to another."""
+        binding = self._session.io_binding()
+        (output,) = self._session.get_outputs()
+        for bind, name, array in (
+            (binding.bind_input, self._input, pixels),
+            (binding.bind_output, output.name, features),
+        ):
+            kind = np.dtype(array.dtype.name).type
+            bind(name, "cuda", array.device.id, kind, array.shape, array.data.ptr)
+        self._xp.cuda.get_current_stream().synchronize()  # ONNX Runtime has a stream of its own
+        self._session.run_with_iobinding(binding)
 
 
 def _onnxruntime() -> ModuleType:

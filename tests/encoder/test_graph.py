@@ -215,7 +215,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path, model, monkeypatch):
 
 
 def identity(model) -> str:
-    return graph.encoder_id(model, preprocessing_name(299))
+    return graph.encoder_id(model, preprocessing_name("squeeze-bilinear", 299))
 
 
 def changed(model, change) -> str:

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from minicap.encoder.image import EXIF_ORIENTATION, load_image, prepare, preprocessing_name
+from minicap.encoder.image import (
+    EXIF_ORIENTATION,
+    PREPROCESSINGS,
+    load_image,
+    prepare,
+    preprocessing_name,
+    read,
+)
 from minicap.errors import UnusableImage
 
 RED = (255, 0, 0)
@@ -260,16 +267,121 @@ def test_random_damage_gives_a_picture_or_one_line(tmp_path):
 # ---- preparing ------------------------------------------------------------------------------
 
 
-def test_prepare_squeezes_and_leaves_alone_what_fits():
+@pytest.mark.parametrize("method", ["squeeze-bilinear", "squeeze-nearest"])
+def test_squeezing_keeps_both_edges(method):
     image = Image.new("RGB", (100, 20))
     image.paste(RED, (50, 0, 100, 20))
-    pixels = prepare(image, 30)
+    pixels = prepare(image, method, 30)
     assert pixels.shape == (30, 30, 3) and pixels.dtype == np.uint8
-    assert (pixels[:, :13] == 0).all() and (pixels[:, 17:] == RED).all()  # squeezed, not cropped
+    assert (pixels[:, :13] == 0).all() and (pixels[:, 17:] == RED).all()
 
+
+def test_nearest_takes_the_pixels_in_the_middle_of_each_step():
+    """As Keras' load_img: column k of 4 comes from where (k + 1/2) / 4 of the picture lies."""
+    pixels = np.arange(10 * 12 * 3, dtype=np.uint16).astype(np.uint8).reshape(10, 12, 3)
+    found = prepare(Image.fromarray(pixels), "squeeze-nearest", 4)
+    np.testing.assert_array_equal(found, pixels[[1, 3, 6, 8]][:, [1, 4, 7, 10]])
+
+
+@pytest.mark.parametrize("tall", [False, True])
+@pytest.mark.parametrize("more, start", [(0, 0), (1, 1), (2, 1), (3, 2), (7, 4)])
+def test_the_crop_starts_at_half_the_difference_rounded_up(tall, more, start):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 5 + more, 3), np.uint8)
+    middle = pixels[:, start : start + 5]
+    if tall:
+        pixels, middle = pixels.swapaxes(0, 1).copy(), middle.swapaxes(0, 1)
+    found = prepare(Image.fromarray(pixels), "crop-bilinear", 5)
+    np.testing.assert_array_equal(found, middle)
+
+
+@pytest.mark.parametrize("side", [13, 29, 30, 31, 100])
+def test_the_crop_is_resized_between_the_four_nearest_pixels(side):
+    """By the formula, in float64: pixel x of n lies at (x + 1/2) side / n - 1/2."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    n = 30
+    at = np.clip((np.arange(n) + 0.5) * side / n - 0.5, 0, side - 1)
+    low = np.minimum(at.astype(int), side - 2)
+    part = at - low
+    rows = pixels[low] * (1 - part)[:, None, None] + pixels[low + 1] * part[:, None, None]
+    wanted = rows[:, low] * (1 - part)[:, None] + rows[:, low + 1] * part[:, None]
+    found = prepare(Image.fromarray(pixels), "crop-bilinear", n)
+    assert (found <= wanted + 1e-9).all() and (found >= wanted - 1 - 1e-9).all()  # Pillow cuts
+
+
+@pytest.mark.parametrize("method", PREPROCESSINGS)
+def test_what_fits_stays_as_it_is(method):
     fitting = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)
-    np.testing.assert_array_equal(prepare(Image.fromarray(fitting), 30), fitting)
+    np.testing.assert_array_equal(prepare(Image.fromarray(fitting), method, 30), fitting)
+
+
+def test_an_unknown_preprocessing_is_refused():
+    with pytest.raises(ValueError, match="choose one of squeeze-bilinear"):
+        prepare(Image.new("RGB", (3, 3)), "squeeze", 30)
 
 
 def test_the_preprocessing_has_a_name_with_its_size():
-    assert preprocessing_name(299) == "squeeze-bilinear-299"
+    assert preprocessing_name("squeeze-bilinear", 299) == "squeeze-bilinear-299"
+
+
+# ---- large JPEGs ----------------------------------------------------------------------------
+
+
+def fractal(width: int, height: int) -> Image.Image:
+    """Noise with as much of every size of detail, as photos have."""
+    rng = np.random.default_rng(0)
+    steps = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    steps[0, 0] = np.inf
+    colours = [
+        np.fft.irfft2(np.fft.rfft2(rng.standard_normal((height, width))) / steps, (height, width))
+        for _ in range(3)
+    ]
+    pixels = 128 + 50 * np.stack([c / c.std() for c in colours], axis=-1)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("picture, mean, most", [("fractal", 0.7, 5), ("noise", 1, 6)])
+@pytest.mark.parametrize("shape", [(600, 600), (900, 700), (800, 1600), (1600, 1200)])
+def test_a_draft_stays_within_the_stated_difference(tmp_path, picture, shape, mean, most):
+    if picture == "fractal":
+        image = fractal(*shape)
+    else:
+        image = Image.fromarray(
+            np.random.default_rng(0).integers(0, 256, (*shape[::-1], 3), np.uint8)
+        )
+    path = saved(image, tmp_path / "large.jpg", quality=95)
+    difference = read(path, "squeeze-bilinear", 99).astype(int)
+    difference -= prepare(load_image(path), "squeeze-bilinear", 99)
+    assert 0 < np.abs(difference).mean() < mean  # not 0: a draft was made
+    assert np.abs(difference).max() <= most
+
+
+def test_no_draft_where_single_pixels_are_taken_or_the_picture_is_small(tmp_path):
+    large = saved(fractal(600, 600), tmp_path / "large.jpg")
+    odd = saved(fractal(601, 600), tmp_path / "odd.jpg")  # half of it would end half a pixel later
+    for path, method, size in (
+        (large, "squeeze-nearest", 99),
+        (large, "crop-bilinear", 99),
+        (large, "squeeze-bilinear", 101),
+        (odd, "squeeze-bilinear", 99),
+    ):
+        whole = prepare(load_image(path), method, size)
+        np.testing.assert_array_equal(read(path, method, size), whole)
+
+
+def test_a_draft_is_turned_upright_too(tmp_path):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6  # to be turned a quarter clockwise
+    image = Image.new("RGB", (1600, 800))
+    image.paste(RED, (0, 0, 800, 800))
+    pixels = read(saved(image, tmp_path / "a.jpg", exif=exif), "squeeze-bilinear", 100)
+    assert pixels[10, 50, 0] > 200 and pixels[90, 50, 0] < 50  # what was left is on top
+
+
+def test_a_file_object_is_read_as_its_path_is(tmp_path):
+    path = saved(fractal(70, 50), tmp_path / "a.jpg")
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(np.asarray(load_image(file)), np.asarray(load_image(path)))
+    broken = io.BytesIO(b"no picture")
+    broken.name = "photos.zip/a.jpg"
+    with pytest.raises(UnusableImage, match=r"^photos.zip/a.jpg: not a picture"):
+        load_image(broken)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from minicap.encoder import graph, session, weights
-from minicap.encoder.image import load_image, prepare
+from minicap.encoder.image import PREPROCESSINGS, load_image, prepare
 from minicap.encoder.session import SEEDED_ENCODER_ID, Encoder, cache_folder, seeded_encoder
 from minicap.errors import UnusableImage, UserError
 
@@ -21,18 +21,24 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-def tiny(path: Path, size: int = 4, batch="N", **changes) -> Path:
-    """A small encoder: the mean colour of a picture, (N, 3)."""
+def tiny(path: Path, size: int = 4, batch="N", width: int = 3, **changes) -> Path:
+    """A small encoder: the mean colour of a picture, (N, 3), or a mixture of it, (N, width)."""
     helper, kinds = onnx.helper, onnx.TensorProto
     options = {"kind": kinds.UINT8, "shape": [batch, size, size, 3], "about": {}} | changes
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=kinds.FLOAT),
         helper.make_node("ReduceMean", ["float"], ["mean"], axes=[1, 2], keepdims=0),
     ]
+    constants = []
+    if width != 3:
+        nodes.append(helper.make_node("MatMul", ["mean", "mixture"], ["features"]))
+        mixture = np.random.RandomState(0).random_sample((3, width)).astype(np.float32)
+        constants.append(onnx.numpy_helper.from_array(mixture, "mixture"))
     image = helper.make_tensor_value_info("image", options["kind"], options["shape"])
-    mean = helper.make_tensor_value_info("mean", kinds.FLOAT, [batch, 3])
+    (made,) = nodes[-1].output
+    features = helper.make_tensor_value_info(made, kinds.FLOAT, [batch, width])
     model = helper.make_model(
-        helper.make_graph(nodes, "tiny", [image], [mean]),
+        helper.make_graph(nodes, "tiny", [image], [features], constants),
         ir_version=8,
         opset_imports=[helper.make_opsetid("", 17)],
     )
@@ -64,6 +70,33 @@ def test_more_pictures_than_a_batch_keep_their_order(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (70, 3), np.uint8)
     found = encoder([np.broadcast_to(colour, (4, 4, 3)) for colour in colours])
     np.testing.assert_allclose(found, colours, atol=1e-4)
+
+
+def test_the_files_preprocessing_or_the_one_asked_for(tmp_path):
+    open_, says = (
+        tiny(tmp_path / "open.onnx"),
+        tiny(tmp_path / "says.onnx", about={"preprocessing": "squeeze-nearest-4"}),
+    )
+    assert Encoder(open_).preprocessing == "squeeze-bilinear-4"
+    assert Encoder(says).preprocessing == "squeeze-nearest-4"
+    assert Encoder(says, preprocessing="squeeze-nearest").id == Encoder(says).id
+    assert Encoder(open_, preprocessing="squeeze-nearest").id == Encoder(says).id
+    assert Encoder(open_).id != Encoder(says).id
+    with pytest.raises(UserError, match="exported for the preprocessing squeeze-nearest-4, not"):
+        Encoder(says, preprocessing="squeeze-bilinear")
+    picture = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    for method in PREPROCESSINGS:
+        encoder = Encoder(open_, preprocessing=method)
+        wanted = prepare(Image.fromarray(picture), method, 4)
+        np.testing.assert_array_equal(encoder.pixels(picture), wanted)
+        np.testing.assert_allclose(encoder([picture])[0], wanted.mean((0, 1)), rtol=1e-6)
+
+
+def test_an_encoder_of_less_precision_names_its_origin(tmp_path):
+    encoder = Encoder(tiny(tmp_path / "a.onnx", about={"float32_encoder_id": "whole"}))
+    assert encoder.float32_id == encoder.about()["float32_id"] == "whole"
+    plain = Encoder(tiny(tmp_path / "a.onnx"))
+    assert set(plain.about()) == {"id", "name", "preprocessing", "feature_size"}
 
 
 def test_a_file_with_a_fixed_batch(tmp_path):
@@ -101,7 +134,7 @@ def test_real_photos_at_full_size_make_healthy_features(seeded, real_data):
     photos = sorted((real_data / "inception_v3_golden/images").iterdir())[:4]
     features = seeded(photos)
     assert np.isfinite(features).all() and (features.std(0) > 0).mean() > 0.9
-    pixels = np.stack([prepare(load_image(photo), 299) for photo in photos])
+    pixels = np.stack([prepare(load_image(photo), "squeeze-bilinear", 299) for photo in photos])
     np.testing.assert_array_equal(features, seeded.encode(pixels))
 
 

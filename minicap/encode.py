@@ -1,0 +1,89 @@
+"""Encode photos: `python -m minicap.encode PHOTOS --out features`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tqdm import tqdm
+
+from minicap import commands
+from minicap.backend import to_host
+from minicap.data.store import SKIPPED, STORE, FeatureStore
+from minicap.encoder.photos import find_photos
+from minicap.encoder.pipeline import encode_batches
+from minicap.encoder.session import EXPORTED, Encoder
+from minicap.errors import UserError
+
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """Encode photos into a feature store, to train on.
+
+    Stopped at any moment, even by a power cut, the same command goes on where it was. Photos that
+    cannot be read are skipped, and listed with the reason.
+    """
+
+    photos: tyro.conf.Positional[Path]
+    """a folder of photos (with the folders in it), a zip file, or a list of paths, one a line"""
+    out: Path = Path("features")
+    """the feature store: a folder of its own"""
+    encoder: Path = EXPORTED
+    """ONNX file of the encoder, as `python -m minicap.export` writes it"""
+    captions: Path | None = None
+    """encode only the photos that this caption file has captions of"""
+    root: Path | None = None
+    """where the paths in a list begin [default: the list's folder]"""
+    preprocessing: Literal["squeeze-bilinear", "squeeze-nearest", "crop-bilinear"] | None = None
+    """how a photo is made to fit, for an encoder whose file does not say"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where the network runs"""
+    threads: int | None = None
+    """threads of the network [default: ONNX Runtime's choice, all cores]"""
+    readers: int = max(2, CPUS)
+    """threads that read, unpack and resize"""
+
+
+def main(arguments: list[str] | None = None) -> int | None:
+    """The command. Returns the exit status."""
+    options = tyro.cli(Options, prog="python -m minicap.encode", args=arguments)
+    for name, number in ("threads", options.threads), ("readers", options.readers):
+        if number is not None and not 1 <= number <= 1024:
+            raise UserError(f"--{name} must be from 1 to 1024")
+    photos = find_photos(options.photos, options.root)
+    encoder = Encoder(options.encoder, options.device, options.threads, options.preprocessing)
+    if (options.out / STORE).exists():
+        store = FeatureStore.open(options.out)
+        store.check(photos.names, encoder.about())
+    else:
+        store = FeatureStore.create(options.out, photos.names, encoder.about(), encoder.batch)
+    print(f"photos    {len(photos.names):,} in {options.photos}", end="")
+    print(f", {photos.left_out:,} other files left out" if photos.left_out else "")
+    print(
+        f"encoder   {encoder.name} ({encoder.id[:12]}), {encoder.preprocessing}, {options.device}"
+    )
+    print(f"store     {options.out}, {encoder.feature_size:,} features a photo", flush=True)
+    if 0 < store.begun < len(store.names):
+        print(f"          going on after {store.begun:,} photos")
+    results = encode_batches(encoder, store.batches(), photos.open, options.readers)
+    on_host = ((to_host(features), reasons) for features, reasons in results)
+    try:
+        with tqdm(
+            total=len(store.names), initial=store.begun, unit=" photos", smoothing=0.1
+        ) as bar:
+            for count in store.fill(on_host):
+                bar.update(count)
+    except KeyboardInterrupt:
+        print(f"stopped after {store.begun:,} photos; the same command goes on from there")
+        return 130
+    skipped = int((store.marks == SKIPPED).sum())
+    print(f"done      {len(store.names) - skipped:,} photos encoded, {skipped:,} skipped", end="")
+    print(f": see {options.out / 'skipped.jsonl'}" if skipped else "")
+    return 1 if skipped == len(store.names) else None
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,301 @@
+"""`python -m minicap.encode`, from a folder to a store: the kills, the hostile, the many."""
+
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicap import commands, encode
+from minicap.data.features import read_features
+from minicap.data.store import FEATURES, MARKS, REASONS, STORE, FeatureStore
+
+pytest.importorskip("onnxruntime")
+from minicap.encoder.session import Encoder  # noqa: E402
+from tests.encoder.test_session import tiny  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+
+
+def picture(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 15, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(21):
+        picture(folder / f"{number:02}.png", number)
+    return folder
+
+
+@pytest.fixture
+def onnx(tmp_path):
+    return tiny(tmp_path / "e.onnx")
+
+
+def run(*words):
+    """The command as a user runs it, in this process. Returns the exit status."""
+    with pytest.raises(SystemExit) as ended:
+        commands.run(lambda: encode.main([str(word) for word in words]))
+    return ended.value.code
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def reasons(folder):
+    lines = (folder / REASONS).read_text().splitlines()
+    return {entry["photo"]: entry["reason"] for entry in map(json.loads, lines)}
+
+
+def test_a_folder_a_zip_and_a_list_give_the_same(photos, onnx, tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
+        for path in photos.iterdir():
+            file.write(path, path.name)
+    (tmp_path / "list.txt").write_text("\n".join(sorted(path.name for path in photos.iterdir())))
+    sources = photos, tmp_path / "photos.zip", tmp_path / "list.txt"
+    found = []
+    for number, source in enumerate(sources):
+        out = tmp_path / f"out{number}"
+        assert not run(source, "--encoder", onnx, "--out", out, "--root", photos)
+        found.append(contents(out))
+    assert found[0] == found[1] == found[2]
+    assert "21 photos encoded, 0 skipped" in capsys.readouterr().out
+
+    encoder, features = Encoder(onnx), read_features(tmp_path / "out0")
+    assert features.names == [f"{number:02}.png" for number in range(21)]
+    assert features.encoder == encoder.about()
+    alone = encoder([photos / name for name in features.names])
+    np.testing.assert_array_equal(features.array, alone.astype("float16"))
+
+
+def test_a_second_run_has_nothing_to_do_and_a_third_may_not_mix(photos, onnx, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = photos, "--encoder", onnx, "--out", out
+    assert not run(*command)
+    before = contents(out)
+    assert not run(*command) and contents(out) == before
+    assert run(*command, "--preprocessing", "crop-bilinear") == 1
+    assert "squeeze-bilinear-4, not of" in capsys.readouterr().err
+    picture(photos / "new.png", 99)
+    assert run(*command) == 1
+    assert "1 are new and 0 gone: new.png" in capsys.readouterr().err
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["gone"], "gone: no such folder"),
+        (["photos", "--encoder", "gone.onnx"], "gone.onnx: no such encoder file.*minicap.export"),
+        (["photos", "--threads", "0"], "--threads must be from 1"),
+        (["photos", "--readers", "0"], "--readers must be from 1"),
+        (["photos", "--out", "photos"], "photos: something else is there"),
+    ],
+)
+def test_a_users_mistakes_are_one_line(photos, onnx, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(photos.parent)
+    defaults = [] if "--encoder" in words else ["--encoder", "e.onnx"]
+    before = set(photos.parent.rglob("*"))
+    assert run(*words, *defaults) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert pytest.importorskip("re").search(told, line)
+    assert set(photos.parent.rglob("*")) == before
+
+
+def test_hostile_photos_are_skipped_listed_and_stop_nothing(photos, onnx, tmp_path, capsys):
+    def chunk(kind, data):
+        whole = kind + data
+        return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    side = 30_000  # 900 million pixels in a hundred kilobytes
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+    whole = (photos / "00.png").read_bytes()
+    hostile = {
+        "bomb.png": (bomb, "more than 89,478,485 pixels"),
+        "cut.png": (whole[: len(whole) // 2], "cannot be read"),
+        "empty.jpg": (b"", "not a picture"),
+        "page.jpg": (b"<html>404</html>", "not a picture"),
+        "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is a EPS file"),
+    }
+    for name, (content, _) in hostile.items():
+        (photos / name).write_bytes(content)
+    (photos / "dangling.png").symlink_to("nowhere")
+    os.mkfifo(photos / "pipe.png")  # to open it would wait for ever
+    hostile |= {"dangling.png": (b"", "no such file"), "pipe.png": (b"", "not a regular file")}
+    out = tmp_path / "out"
+    assert not run(photos, "--encoder", onnx, "--out", out)
+    assert "21 photos encoded, 7 skipped: see" in capsys.readouterr().out
+    found = reasons(out)
+    assert found.keys() == hostile.keys()
+    for name, (_, reason) in hostile.items():
+        assert reason in found[name]
+    features = read_features(out)
+    assert features.names == [f"{number:02}.png" for number in range(21)]
+    alone = Encoder(onnx)([photos / name for name in features.names])
+    np.testing.assert_array_equal(features.array, alone.astype("float16"))
+
+
+def test_nothing_but_hostile_photos_is_a_failure(tmp_path, onnx):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_text("no")
+    assert run(tmp_path / "photos", "--encoder", onnx, "--out", tmp_path / "out") == 1
+
+
+# ---- kill -9 ------------------------------------------------------------------------------------
+
+SLOWLY = """
+import sys, time
+import onnx, onnxruntime, tqdm, tyro
+from minicap import commands, encode
+from minicap.encoder.session import Encoder
+
+whole = Encoder.encode
+
+def slow(self, pixels):
+    time.sleep(0.02)
+    return whole(self, pixels)
+
+Encoder.encode = slow
+print("begins", flush=True)
+commands.run(lambda: encode.main(sys.argv[1:]))
+"""
+
+
+def killed_again_and_again(photos, onnx, out, seed):
+    """Runs, each killed after a random time, until one comes to its end. Returns their number."""
+    words = map(str, [photos, "--encoder", onnx, "--out", out])
+    command = [sys.executable, "-c", SLOWLY, *words]
+    chance, rounds = random.Random(seed), 0
+    while True:
+        rounds += 1
+        assert rounds < 200, "no run gets on"
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
+        ) as process:
+            process.stdout.readline()  # the imports are done: what is killed is the work
+            time.sleep(chance.uniform(0, 0.4))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+            if process.returncode == 0:
+                return rounds
+        assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
+)
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, onnx, seed):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(200):
+        picture(photos / f"{number:03}.png", number)
+        if number % 17 == 5:
+            (photos / f"{number:03}.png").write_bytes(b"broken")
+    assert not run(photos, "--encoder", onnx, "--out", tmp_path / "whole")
+    rounds = killed_again_and_again(photos, onnx, tmp_path / "out", seed)
+    print(f"{rounds} rounds")
+    assert rounds > 2, "killed too late to show anything"
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert len(reasons(tmp_path / "out")) == 12
+
+
+def test_interrupted_it_says_how_far_it_came(photos, onnx, tmp_path, capsys, monkeypatch):
+    whole, calls = Encoder.encode, []
+
+    def interrupted(self, pixels):
+        calls.append(len(pixels))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, pixels)
+
+    monkeypatch.setattr(Encoder, "encode", interrupted)
+    command = photos, "--encoder", onnx, "--out", tmp_path / "out"
+    assert run(*command) == 130
+    assert "stopped after 8 photos; the same command goes on" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert not run(*command)
+    assert "going on after 8 photos" in capsys.readouterr().out
+    assert read_features(tmp_path / "out").array.shape == (21, 3)
+
+
+# ---- many ---------------------------------------------------------------------------------------
+
+PEAK = """
+import resource, sys
+from minicap import commands, encode
+try:
+    commands.run(lambda: encode.main(sys.argv[1:]))
+finally:
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak(photos, onnx, out):
+    """Peak memory of one run, in megabytes."""
+    words = map(str, [photos, "--encoder", onnx, "--out", out])
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *words], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return int(done.stdout.split()[-1]) / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+@pytest.mark.parametrize("many", [4_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_memory_does_not_grow_with_the_photos(photos, onnx, tmp_path, many):
+    """Links to a few files. What may grow are the names: 400 bytes of each, all copies told."""
+    links = tmp_path / "links"
+    links.mkdir()
+    files = sorted(photos.iterdir())
+    for number in range(many):
+        (links / f"{number:06}.png").symlink_to(files[number % len(files)])
+    few, lots = peak(photos, onnx, tmp_path / "few"), peak(links, onnx, tmp_path / "lots")
+    assert lots - few < 10 + many * 400 / 1e6
+    store = FeatureStore.open(tmp_path / "lots")
+    assert store.begun == many and (store.marks == 1).all()
+
+
+def test_a_store_of_cocos_size_opens_in_under_a_second(tmp_path):
+    names = [f"train2014/COCO_train2014_{number:012}.jpg" for number in range(123_000)]
+    about = {"id": "x", "name": "x", "preprocessing": "x-4", "feature_size": 2048}
+    store = FeatureStore.create(tmp_path / "out", names, about, 32)
+    marks = np.lib.format.open_memmap(store.folder / MARKS, mode="r+")
+    marks[:] = 1
+    marks.flush()
+    started = time.process_time()  # of this process: others may keep the machine busy
+    features = read_features(store.folder)
+    assert time.process_time() - started < 1
+    assert features.array.shape == (123_000, 2048) and len(features.names) == 123_000
+    assert {path.name for path in store.folder.iterdir()} == {STORE, FEATURES, MARKS, REASONS}
+
+
+# ---- real photos --------------------------------------------------------------------------------
+
+
+def test_real_photos_give_the_stored_features(real_data, tmp_path):
+    """250 photos through a real network: each as near to the stored ones as float16 is."""
+    out, onnx = tmp_path / "out", real_data / "encoders/mobilenetv2.onnx"
+    assert not run(real_data / "flickr8k/images", "--encoder", onnx, "--out", out)
+    features = read_features(out)
+    assert len(features.names) == 250
+    stored = np.load(real_data / "flickr8k/mobilenetv2_features.npz")
+    row = {name: n for n, name in enumerate(stored["names"])}
+    wanted = stored["features"][[row[name] for name in features.names]].astype("float64")
+    found = features.array.astype("float64")
+    cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1)
+    assert (cosine / np.linalg.norm(wanted, axis=1)).min() >= 0.9999
