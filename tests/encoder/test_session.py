@@ -208,6 +208,22 @@ def test_a_silent_fall_back_to_the_cpu_is_an_error(tmp_path):
     assert asked == ["CUDAExecutionProvider"]
 
 
+def test_on_a_gpu_features_stay_there_and_are_the_cpus(seeded, seeded_file, pictures):
+    """Within what the order of sums and TF32, which the CUDA provider uses, may change."""
+    cupy = pytest.importorskip("cupy", reason="a GPU test: CuPy is not installed")
+    try:
+        encoder = Encoder(seeded_file, "cuda")
+    except UserError as error:
+        pytest.skip(f"a GPU test: {error}")
+    features = encoder(pictures)
+    assert isinstance(features, cupy.ndarray) and features.dtype == np.float32
+    assert encoder.encode(pictures[:1]).shape == (1, 2048)
+    wanted = seeded(pictures)
+    difference = np.linalg.norm(features.get() - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
+    print(f"relative difference between GPU and CPU: {difference.max():.1e}")
+    assert difference.max() < 1e-3
+
+
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnx"])
 def test_without_a_package_one_line_says_what_to_install(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)

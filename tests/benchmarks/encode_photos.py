@@ -1,0 +1,185 @@
+"""Photos a second: minicap.encode beside the bare network, and beside PyTorch and TensorFlow.
+
+    python tests/benchmarks/encode_photos.py PHOTOS_FOLDER [--encoder FILE.onnx] [--rounds 3]
+        [--photos 96] [--threads 2] [--device cpu|cuda] [--tensorflow PYTHON]
+
+bare        ONNX Runtime's session on prepared pictures: what the network alone can do
+minicap     the same session fed from files by minicap.encode's way, and written into a store
+torch       the seeded InceptionV3 from minicap's table, batch norm folded, channels last
+tensorflow  Keras' InceptionV3 with random weights in a tf.function, by the Python of an
+            environment that has TensorFlow
+
+All but minicap get pictures that are prepared already. In turns, each in a process of its own, so
+many photos after a warm-up; prints minimum and median seconds, and the rate beside bare's.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy
+
+
+def pixels(count: int) -> numpy.ndarray:
+    """Prepared pictures."""
+    return numpy.random.default_rng(0).integers(0, 256, (count, 299, 299, 3), numpy.uint8)
+
+
+def timed(run: Callable[[numpy.ndarray], object], count: int, batch: int = 8) -> float:
+    """Seconds for `count` prepared pictures in batches, of which a few are made."""
+    pictures = pixels(batch)
+    run(pictures)
+    began = time.perf_counter()
+    for _ in range(0, count, batch):
+        run(pictures)
+    return time.perf_counter() - began
+
+
+def bare(options) -> float:
+    from minicap.backend import to_host
+
+    ours = encoder(options)
+    return timed(lambda pictures: to_host(ours.encode(pictures)), options.photos, ours.batch)
+
+
+def minicap(options) -> float:
+    from minicap.backend import to_host
+    from minicap.data.store import FeatureStore
+    from minicap.encoder.photos import find_photos
+    from minicap.encoder.pipeline import encode_batches
+
+    ours, photos = encoder(options), find_photos(options.folder)
+    ours.encode(pixels(ours.batch))
+    names = [f"{n}/{name}" for n in range(options.photos) for name in photos.names]
+    names = names[: options.photos]  # a small folder is gone through several times
+
+    def batches() -> Iterator[list[str]]:
+        for start in range(0, len(names), ours.batch):
+            yield names[start : start + ours.batch]
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore.create(Path(folder, "store"), names, ours.about(), ours.batch)
+        began = time.perf_counter()
+        results = encode_batches(
+            ours, batches(), lambda name: photos.open(name.partition("/")[2]), options.threads
+        )
+        on_host = ((to_host(features), reasons) for features, reasons in results)
+        assert sum(store.fill(on_host)) == options.photos
+        return time.perf_counter() - began
+
+
+def encoder(options):
+    from minicap.encoder.session import Encoder, seeded_encoder
+
+    if options.encoder:
+        return Encoder(options.encoder, options.device, options.threads)
+    return seeded_encoder(options.device, options.threads)
+
+
+def torch(options) -> float:
+    import torch
+    from torch.nn import functional
+
+    from minicap.encoder.graph import fold
+    from minicap.encoder.inception import network
+    from minicap.encoder.weights import seeded_weights
+
+    torch.set_num_threads(options.threads)
+    last = torch.channels_last
+    folded = []
+    for index, layer in enumerate(seeded_weights().layers):
+        kernel, bias = map(torch.from_numpy, fold(layer, pixels=index == 0))
+        folded.append((kernel.to(memory_format=last), bias))
+
+    def run(pictures):
+        numbers = iter(folded)
+
+        def conv(name, c, x):
+            kernel, bias = next(numbers)
+            pad = (c.height // 2, c.width // 2) if c.padding == "same" else 0
+            return functional.conv2d(x, kernel, bias, c.stride, pad).relu_()
+
+        def pool(name, p, x):
+            pad = int(p.padding == "same")
+            if p.kind == "max":
+                return functional.max_pool2d(x, 3, p.stride, pad)
+            return functional.avg_pool2d(x, 3, p.stride, pad, count_include_pad=False)
+
+        with torch.inference_mode():
+            x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+            x = x.contiguous(memory_format=last)
+            return network(x, conv, pool, lambda name, ways: torch.cat(ways, 1)).mean((2, 3))
+
+    return timed(run, options.photos)
+
+
+def tensorflow(options) -> float:
+    import tensorflow
+
+    tensorflow.config.threading.set_intra_op_parallelism_threads(options.threads)
+    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    network = tensorflow.keras.applications.InceptionV3(
+        weights=None, include_top=False, pooling="avg", input_shape=(299, 299, 3)
+    )
+
+    @tensorflow.function
+    def run(pictures):
+        return network(tensorflow.cast(pictures, tensorflow.float32) / 127.5 - 1, training=False)
+
+    return timed(lambda pictures: run(tensorflow.constant(pictures)).numpy(), options.photos)
+
+
+WAYS = {way.__name__: way for way in (bare, minicap, torch, tensorflow)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--encoder", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--photos", type=int, default=96)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tensorflow", metavar="PYTHON")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        seconds = WAYS[options.one](options)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": seconds, "megabytes": peak}))
+        return
+    ways = [way for way in WAYS if way != "tensorflow" or options.tensorflow]
+    if options.device != "cpu":
+        ways = ["bare", "minicap"]
+    found: dict[str, list[dict]] = {way: [] for way in ways}
+    for _ in range(options.rounds):
+        for way, runs in found.items():
+            python = options.tensorflow if way == "tensorflow" else sys.executable
+            command = [python, __file__, *sys.argv[1:], "--one", way]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            runs.append(json.loads(output.splitlines()[-1]))
+    where = f"{options.device}, {options.threads} threads"
+    print(f"{options.photos} photos, {where}, {options.rounds} rounds in turns")
+    print(f"{'':12}{'min s':>8}{'median s':>10}{'photos/s':>10}{'of bare':>9}{'peak MB':>9}")
+    base = statistics.median(run["seconds"] for run in found["bare"])
+    for way, runs in found.items():
+        seconds = [run["seconds"] for run in runs]
+        median = statistics.median(seconds)
+        print(
+            f"{way:12}{min(seconds):8.2f}{median:10.2f}{options.photos / median:10.1f}"
+            f"{base / median:9.2f}{max(run['megabytes'] for run in runs):9.0f}"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
