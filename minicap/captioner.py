@@ -55,9 +55,8 @@ class Captioner:
             )
         self.model, self.encoder = model, encoder
         self.xp = array_module(model.parameters["lstm"])
-        self.scaling = Scaling(
-            *(None if a is None else to_device(a, self.xp) for a in vars(model.scaling).values())
-        )
+        parts = {name: a for name, a in vars(model.scaling).items() if a is not None}
+        self.scaling = Scaling(**{name: to_device(a, self.xp) for name, a in parts.items()})
 
     def features(self, images: Sequence) -> Array:
         """Pictures (paths, Pillow images or uint8 (H, W, 3) arrays) -> (N, F), scaled, where the

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from minicap import commands
 from minicap.backend import to_host
+from minicap.data.captions import find_names, read_captions
 from minicap.data.store import SKIPPED, STORE, FeatureStore
 from minicap.encoder.photos import find_photos
 from minicap.encoder.pipeline import encode_batches
@@ -54,6 +55,10 @@ def main(arguments: list[str] | None = None) -> int | None:
         if number is not None and not 1 <= number <= 1024:
             raise UserError(f"--{name} must be from 1 to 1024")
     photos = find_photos(options.photos, options.root)
+    if options.captions:
+        named = read_captions(options.captions).texts
+        places = find_names(named, photos.names)
+        photos = photos.only(places.get(name, name) for name in named)
     encoder = Encoder(options.encoder, options.device, options.threads, options.preprocessing)
     if (options.out / STORE).exists():
         store = FeatureStore.open(options.out)

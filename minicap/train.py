@@ -31,7 +31,7 @@ class Options:
     """Train a captioner.
 
     Without options: on the shipped scenes, in about two minutes. With your own data, give its
-    four files. All settings of a recipe can be changed one by one.
+    captions and features. All settings of a recipe can be changed one by one.
     """
 
     data: Annotated[DataFiles, tyro.conf.arg(name="")] = DataFiles()
@@ -90,7 +90,10 @@ def to_json(options: Options) -> dict:
 def from_json(values: dict) -> Options:
     """The inverse of `to_json`."""
     paths = {name: values[name] and Path(values[name]) for name in ("out", "resume", "photos")}
-    files = {name: path and Path(path) for name, path in values["data"].items()}
+    files: dict[str, Any] = {
+        name: Path(value) if isinstance(value, str) else value
+        for name, value in values["data"].items()
+    }
     nested = {"data": DataFiles(**files), "settings": Recipe(**values["settings"])}
     return Options(**(values | paths | nested))
 

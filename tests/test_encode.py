@@ -21,8 +21,8 @@ from minicap.data.features import read_features
 from minicap.data.store import FEATURES, MARKS, REASONS, STORE, FeatureStore
 
 pytest.importorskip("onnxruntime")
-from minicap.encoder.session import Encoder  # noqa: E402
-from tests.encoder.test_session import tiny  # noqa: E402
+from minicap.encoder.session import Encoder
+from tests.encoder.test_session import tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,6 +95,17 @@ def test_a_second_run_has_nothing_to_do_and_a_third_may_not_mix(photos, onnx, tm
     assert run(*command) == 1
     assert "1 are new and 0 gone: new.png" in capsys.readouterr().err
     assert contents(out) == before
+
+
+def test_only_the_photos_that_captions_speak_of(photos, onnx, tmp_path, capsys):
+    (tmp_path / "captions.csv").write_text(
+        "image,caption\nphotos/07.png,A dog\n03.png,A cat\ngone.png,A bat\n03.png,A rat\n"
+    )
+    command = tmp_path, "--encoder", onnx, "--captions", tmp_path / "captions.csv"
+    assert not run(*command, "--out", tmp_path / "out")
+    assert "photos    3 in" in capsys.readouterr().out
+    assert read_features(tmp_path / "out").names == ["photos/07.png", "photos/03.png"]
+    assert reasons(tmp_path / "out") == {"gone.png": "no such file; check the path"}
 
 
 @pytest.mark.parametrize(

@@ -332,8 +332,22 @@ def test_bad_data_is_one_line_and_leaves_nothing(command, files, out, what, file
 
 
 def test_half_of_the_files_names_the_others(command, files):
-    result = command(f"--captions={files.captions}", f"--features={files.features}", instead=True)
-    one_line(result, "--train-split, --dev-split")
+    lists = f"--test-split={files.test_split}"
+    given = f"--captions={files.captions}", f"--features={files.features}"
+    one_line(command(given[0], instead=True), "--features")
+    one_line(command(*given, lists, instead=True), "--train-split, --dev-split")
+
+
+def test_captions_and_features_are_enough(command, files, out):
+    """Splits are drawn, said, and kept when the run goes on."""
+    given = f"--captions={files.captions}", f"--features={files.features}", f"--out={out}"
+    small = "--epochs=1", "--batch-size=4", "--min-count=1", "--dev-fraction=0.3"
+    status, text, error = command(*given, *small, instead=True)
+    assert status in (0, None) and not error
+    assert "note      splits drawn by photo with seed 0" in text
+    status, again, _ = command(f"--resume={out}", "--epochs=2", instead=True)
+    assert status in (0, None) and "drawn by photo" in again and "epoch   2" in again
+    one_line(command(f"--resume={out}", "--split-seed=1", instead=True), "--split-seed cannot be")
 
 
 def test_photos_folder_is_looked_for_first(command, out, tmp_path):

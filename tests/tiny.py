@@ -41,10 +41,10 @@ def write_data(folder: Path, photos: int = 12) -> DataFiles:
     Features(names, array, {"id": "tiny", "name": "tiny encoder"}).save(folder / "features.npz")
     return DataFiles(
         folder / "captions.txt",
+        folder / "features.npz",
         folder / "train.txt",
         folder / "dev.txt",
         folder / "test.txt",
-        folder / "features.npz",
     )
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy
 
 from minicap.data.batches import Batch, pack
-from minicap.data.captions import read_captions, read_names
+from minicap.data.captions import Captions, find_names, read_captions, read_names
 from minicap.data.features import Scaling, read_features
+from minicap.data.splits import draw_splits
 from minicap.data.vocabulary import SPECIAL, Vocabulary
 from minicap.errors import UserError
 
@@ -20,36 +21,64 @@ SHIPPED = [
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Your own data: captions, lists of photos and features. All unset: the shipped scenes."""
+    """Your own data: captions and features. All unset: the shipped scenes."""
 
     captions: Path | None = None
-    """captions, a line each: name.jpg#0<TAB>A dog runs ."""
+    """captions in any usual form: Flickr8k's or COCO's file, Karpathy's, CSV, JSON Lines"""
+    features: Path | None = None
+    """features of the photos: the folder that `python -m minicap.encode` has filled, or an .npz
+    file with `names` (P,) and `features` (P, F)"""
     train_split: Path | None = None
-    """names of the photos to train on, a line each"""
+    """names of the photos to train on, a line each [default: as the caption file says, else all
+    that fall into neither of the next two]"""
     dev_split: Path | None = None
     """names of the photos to choose the model by"""
     test_split: Path | None = None
     """names of the photos to judge the model by at the end (optional)"""
-    features: Path | None = None
-    """features of the photos: .npz with `names` (P,) and `features` (P, F)"""
+    dev_fraction: float = 0.1
+    """share of the photos that is drawn for dev, where neither lists nor caption file say"""
+    test_fraction: float = 0.0
+    """share of the photos that is drawn for test"""
+    split_seed: int = 0
+    """of that drawing, by which a photo stays where it is when others are added"""
 
     def complete(self) -> "DataFiles":
         """These files, or those of the shipped scenes if none is set. UserError if some are."""
-        needed = ("captions", "train_split", "dev_split", "features")
+        needed = ["captions", "features"]
+        if self.train_split or self.dev_split or self.test_split:
+            needed += ["train_split", "dev_split"]
         missing = [name for name in needed if getattr(self, name) is None]
-        if not missing:
-            return self
-        if len(missing) < len(needed) or self.test_split:
+        if missing and (len(missing) < len(needed) or self.test_split):
             options = ", ".join("--" + name.replace("_", "-") for name in missing)
             raise UserError(f"your own data also needs {options}; without any, scenes are used")
+        shares = self.dev_fraction, self.test_fraction
+        if not (0 < shares[0] < 1 and 0 <= shares[1] < 1 and sum(shares) < 1):
+            raise UserError("--dev-fraction and --test-fraction must leave photos for every split")
+        if not missing:
+            return self
         folder = shipped_scenes()
         return DataFiles(
             folder / "captions.txt",
+            folder / "features.npz",
             folder / "train.txt",
             folder / "dev.txt",
             folder / "test.txt",
-            folder / "features.npz",
         )
+
+    def splits(self, captions: Captions) -> tuple[dict[str, list[str]], str]:
+        """Split -> photos, and who says so: the lists, the caption file, or the lot."""
+        paths = {"train": self.train_split, "dev": self.dev_split, "test": self.test_split}
+        lists = {split: read_names(path) for split, path in paths.items() if path}
+        if lists:
+            return lists, "the lists"
+        if not captions.splits:
+            drawn = draw_splits(
+                captions.texts, self.dev_fraction, self.test_fraction, self.split_seed
+            )
+            return drawn, "the lot"
+        named = captions.splits.items()
+        said = {split: [name for name, s in named if s == split] for split in paths}
+        return {split: names for split, names in said.items() if names}, str(self.captions)
 
 
 def shipped_scenes() -> Path:
@@ -119,32 +148,48 @@ def load_dataset(
     assert files.captions and files.features
     captions = read_captions(files.captions)
     features = read_features(files.features)
-    paths = {"train": files.train_split, "dev": files.dev_split, "test": files.test_split}
-    lists = {split: read_names(path) for split, path in paths.items() if path}
+    lists, source = files.splits(captions)
     rows = {name: row for row, name in enumerate(features.names)}
     notes, kept = [], {}
+    if captions.wordless:
+        notes.append(f"{captions.wordless} captions without a word are left out")
+    if source == "the lot":
+        notes.append(
+            f"splits drawn by photo with seed {files.split_seed}: "
+            + ", ".join(f"{len(names):,} {split}" for split, names in lists.items())
+        )
+    for split in "train", "dev":
+        if split not in lists:
+            raise UserError(
+                f"{files.captions}: no photo is in the {split} split; give lists of photos with "
+                "--train-split and --dev-split" + ", or more photos" * (source == "the lot")
+            )
+    wanted = [*captions.texts, *(name for names in lists.values() for name in names)]
+    known_as = find_names(dict.fromkeys(wanted), rows)
+    texts = {known_as.get(name, name): some for name, some in captions.texts.items()}
     seen: dict[str, str] = {}
-    for split, names in lists.items():
+    for split, listed in lists.items():
+        names = list(dict.fromkeys(known_as.get(name, name) for name in listed))
         for name in names:
             if name in seen:
-                raise UserError(f"{paths[split]}: {name} is in the {seen[name]} split as well")
+                where = getattr(files, f"{split}_split") or source
+                raise UserError(f"{where}: {name} is in the {seen[name]} split as well")
             seen[name] = split
-        for lack, have in (("captions", captions), ("features", rows)):
+        for lack, have in (("captions", texts), ("features", rows)):
             without = [name for name in names if name not in have]
             if without:
                 notes.append(f"{split}: {len(without)} photos have no {lack} ({without[0]}, ...)")
-        kept[split] = [name for name in names if name in captions and name in rows]
+        kept[split] = [name for name in names if name in texts and name in rows]
         if not kept[split]:
+            where = getattr(files, f"{split}_split") or f"{source}, {split}"
             raise UserError(
-                f"{paths[split]}: none of its {len(names)} photos has both captions "
+                f"{where}: none of its {len(names)} photos has both captions "
                 f"in {files.captions} and features in {files.features}"
             )
-    unused = len(rows.keys() - captions.keys())
+    unused = len(rows.keys() - texts.keys())
     if unused:
         notes.append(f"{unused} photos have features but no captions")
-    vocabulary = Vocabulary.of(
-        (text for name in kept["train"] for text in captions[name]), min_count
-    )
+    vocabulary = Vocabulary.of((text for name in kept["train"] for text in texts[name]), min_count)
     if len(vocabulary) == len(SPECIAL):
         raise UserError(f"no word of train occurs {min_count} times or more: lower --min-count")
     train_array = features.array[[rows[name] for name in kept["train"]]]
@@ -154,11 +199,11 @@ def load_dataset(
         scaling = Scaling.none(features.array.shape[1])
 
     def make(names: list[str]) -> Split:
-        texts = [captions[name] for name in names]
-        ids, lengths = vocabulary.encode([text for some in texts for text in some], max_len)
-        photo = numpy.repeat(numpy.arange(len(names)), [len(some) for some in texts])
+        written = [texts[name] for name in names]
+        ids, lengths = vocabulary.encode([text for some in written for text in some], max_len)
+        photo = numpy.repeat(numpy.arange(len(names)), [len(some) for some in written])
         array = scaling(features.array[[rows[name] for name in names]])
-        return Split(names, array, photo, ids, lengths, texts)
+        return Split(names, array, photo, ids, lengths, written)
 
     splits = {split: make(names) for split, names in kept.items()}
     return Dataset(splits, vocabulary, scaling, features.encoder, notes)

@@ -29,10 +29,9 @@ def load(folder: Path, max_len: int = 22):
 
     files = DataFiles(
         folder / "Flickr8k.token.txt",
+        folder / "mobilenetv2_features.npz",
         folder / "Flickr_8k.trainImages.txt",
         folder / "Flickr_8k.devImages.txt",
-        None,
-        folder / "mobilenetv2_features.npz",
     )
     return load_dataset(files, min_count=5, max_len=max_len, standardise=False)
 

@@ -28,7 +28,7 @@ def refusal(call, *arguments):
 
 
 def test_captions_by_photo_in_the_file_s_order(read):
-    assert read("b.jpg#0\tOne .\na.jpg#0\tTwo\nb.jpg#1\t Three \n") == {
+    assert read("b.jpg#0\tOne .\na.jpg#0\tTwo\nb.jpg#1\t Three \n").texts == {
         "b.jpg": ["One .", "Three"],
         "a.jpg": ["Two"],
     }
@@ -39,12 +39,12 @@ def test_captions_by_photo_in_the_file_s_order(read):
 def test_line_ends_and_byte_order_mark_do_not_matter(read, end, mark):
     """And neither do empty lines, nor a last line without an end."""
     text = end.join(["a.jpg#0\tA cat", "", "   ", "b.jpg#0\tA dog"])
-    assert read(mark + text.encode()) == {"a.jpg": ["A cat"], "b.jpg": ["A dog"]}
+    assert read(mark + text.encode()).texts == {"a.jpg": ["A cat"], "b.jpg": ["A dog"]}
 
 
 @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
 def test_unicode_s_own_line_separators_do_not_end_a_line(read, odd):
-    assert read(f"a.jpg#0\tA cat{odd}sits\n") == {"a.jpg": [f"A cat{odd}sits"]}
+    assert read(f"a.jpg#0\tA cat{odd}sits\n").texts == {"a.jpg": [f"A cat{odd}sits"]}
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,16 @@ def test_unicode_s_own_line_separators_do_not_end_a_line(read, odd):
     ],
 )
 def test_only_a_number_behind_the_last_hash_is_cut_off(read, written, name):
-    assert list(read(f"{written}\tA cat\n")) == [name]
+    assert list(read(f"{written}\tA cat\n").texts) == [name]
 
 
 def test_a_second_tab_belongs_to_the_caption(read):
-    assert read("a.jpg#0\tA\tcat\n") == {"a.jpg": ["A\tcat"]}
+    assert read("a.jpg#0\tA\tcat\n").texts == {"a.jpg": ["A\tcat"]}
 
 
 def test_captions_without_a_word_are_left_out(read):
-    assert read("a.jpg#0\t...\na.jpg#1\tA cat\nb.jpg#0\t \n") == {"a.jpg": ["A cat"]}
+    found = read("a.jpg#0\t...\na.jpg#1\tA cat\nb.jpg#0\t \n")
+    assert found.texts == {"a.jpg": ["A cat"]} and found.wordless == 2 and not found.splits
 
 
 def test_missing_file(tmp_path):

@@ -127,15 +127,81 @@ def test_each_missing_file_is_named(files, name):
 
 
 def test_incomplete_files_name_the_missing_options(files):
-    with pytest.raises(UserError, match="--dev-split, --features"):
+    with pytest.raises(UserError, match="needs --features, --dev-split;"):
         replace(files, dev_split=None, features=None).complete()
-    with pytest.raises(UserError, match="--captions, --train-split, --dev-split, --features"):
+    with pytest.raises(UserError, match="--captions, --features, --train-split, --dev-split"):
         DataFiles(test_split=files.test_split).complete()
+    with pytest.raises(UserError, match="needs --captions;"):
+        DataFiles(features=files.features).complete()
     assert replace(files, test_split=None).complete().test_split is None
 
 
 def test_the_test_split_is_optional(files):
     assert set(load(replace(files, test_split=None)).splits) == {"train", "dev"}
+
+
+# ---- splits ---------------------------------------------------------------------------------
+
+
+def names(data):
+    return {split: part.names for split, part in data.splits.items()}
+
+
+def without_lists(files, **changes):
+    return replace(files, train_split=None, dev_split=None, test_split=None, **changes)
+
+
+def test_without_lists_photos_are_drawn_and_it_is_said(tmp_path):
+    files = without_lists(write_data(tmp_path, photos=200), dev_fraction=0.2, test_fraction=0.1)
+    data = load(files)
+    found = names(data)
+    assert sorted(sum(found.values(), [])) == sorted(f"{n}.jpg" for n in range(200))
+    assert 20 < len(found["dev"]) < 60 and 5 < len(found["test"]) < 40
+    counts = ", ".join(f"{len(some)} {split}" for split, some in found.items())
+    assert f"drawn by photo with seed 0: {counts}" in data.notes[0]
+    assert names(load(files)) == found
+    assert names(load(replace(files, split_seed=1))) != found
+
+
+@pytest.mark.parametrize("shares", [(0, 0), (1, 0), (0.5, 0.5), (-0.1, 0), (0.1, -0.1)])
+def test_shares_that_leave_a_split_empty(files, shares):
+    with pytest.raises(UserError, match="--dev-fraction and --test-fraction must leave"):
+        without_lists(files, dev_fraction=shares[0], test_fraction=shares[1]).complete()
+
+
+def test_too_few_photos_for_a_dev_split(tmp_path):
+    files = without_lists(write_data(tmp_path, photos=2), dev_fraction=0.01)
+    with pytest.raises(UserError, match="no photo is in the dev split; give lists .* more photos"):
+        load(files)
+
+
+def test_splits_from_the_caption_file(files):
+    t, r, d, e = "train", "restval", "val", "test"
+    rows = [
+        f"{n}.jpg,A dog,{split}" for n, split in enumerate([t, t, d, d, r, e, e, t, d, e, t, t])
+    ]
+    files.captions.write_text("\n".join(["image,caption,split", *rows]))
+    data = load(without_lists(files))
+    assert names(data) == {
+        "train": [f"{n}.jpg" for n in (0, 1, 4, 7, 10, 11)],
+        "dev": ["2.jpg", "3.jpg", "8.jpg"],
+        "test": ["5.jpg", "6.jpg", "9.jpg"],
+    }
+    assert not data.notes
+    assert len(load(files).splits["train"].names) == 6  # lists count for more
+    files.captions.write_text("image,caption,split\n0.jpg,A dog,train\n")
+    with pytest.raises(UserError, match="no photo is in the dev split; give lists of photos with"):
+        load(without_lists(files))
+
+
+def test_names_with_and_without_their_folder_meet(files):
+    before = load(files)
+    features = read_features(files.features)
+    inside = [f"photos/{name}" for name in features.names]
+    Features(inside, features.array, features.encoder).save(files.features)
+    after = load(files)
+    assert names(after)["dev"] == [f"photos/{name}" for name in names(before)["dev"]]
+    assert after.fingerprint() == before.fingerprint()
 
 
 def test_without_shipped_scenes_one_line_says_how_to_get_them(monkeypatch, tmp_path):

@@ -84,7 +84,7 @@ def test_difference_says_what_differs():
 def test_flickr8k_has_the_known_number_of_words(real_data):
     """2,539 entries with the official train split and 5 occurrences, as in the reference run."""
     folder = real_data / "flickr8k"
-    captions = read_captions(folder / "Flickr8k.token.txt")
+    captions = read_captions(folder / "Flickr8k.token.txt").texts
     train = read_names(folder / "Flickr_8k.trainImages.txt")
     dev = read_names(folder / "Flickr_8k.devImages.txt")
     assert len(captions) == 7000 and {len(texts) for texts in captions.values()} == {5}

@@ -1,0 +1,184 @@
+"""The forms in which captions come, told apart by their content: text -> (photo, caption, split).
+
+Flickr8k, Flickr30k   lines of photo#number<TAB>caption
+CSV, TSV              a header with a field for the photo and one for the caption, as on Kaggle;
+                      fields parted by commas, tabs, semicolons or bars
+COCO                  JSON with `images` and `annotations`
+Karpathy's splits     JSON with `images` that have `sentences` and a `split`
+JSON Lines, JSON      an object for each photo or caption, one a line or all in a list
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+PHOTO = ("image", "file_name", "filename", "file", "photo", "image_name", "img", "name")
+CAPTION = ("caption", "captions", "text", "comment", "sentence", "sentences", "raw")
+DELIMITERS = ",\t;|"
+NUMBER = re.compile(r"#\d+$")  # at the end of a photo's name, in Flickr's files
+Entry = tuple[str, str, str | None]  # photo, caption, split if the file says
+
+
+class Malformed(ValueError):
+    """What is wrong, and where in the text."""
+
+
+def entries(text: str) -> Iterator[Entry]:
+    """All captions of a file. Malformed: none of these forms, or a place that breaks its own."""
+    if text.lstrip()[:1] in ("{", "["):
+        return _json(text)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    header = next((line for line in lines if line.strip()), "")
+    for delimiter in DELIMITERS:
+        fields = [
+            field.strip().lower() for field in next(csv.reader([header], delimiter=delimiter))
+        ]
+        if _known(PHOTO, fields) and _known(CAPTION, fields):
+            return _table(lines, delimiter, fields)
+    return _flickr(lines)
+
+
+def _known(names: tuple[str, ...], fields: Any) -> str | None:
+    """The first of these names that there is a field of."""
+    return next((name for name in names if name in fields), None)
+
+
+def _flickr(lines: list[str]) -> Iterator[Entry]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            name, tab, caption = line.partition("\t")
+            name = NUMBER.sub("", name.strip())
+            if not tab or not name:
+                expected = "expected name#number, a tab and a caption"
+                raise Malformed(f"line {number}: {expected}, got {line[:60]!r}")
+            yield name, caption, None
+
+
+def _table(lines: list[str], delimiter: str, fields: list[str]) -> Iterator[Entry]:
+    photo, caption = (fields.index(_known(names, fields) or "") for names in (PHOTO, CAPTION))
+    split = fields.index("split") if "split" in fields else None
+    reader = csv.reader(
+        (line + "\n" for line in lines),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL,
+    )
+    begun = False
+    try:
+        for row in reader:
+            if not row or row == [""]:
+                continue
+            if not begun:  # the header
+                begun = True
+                continue
+            if caption == len(fields) - 1 and len(row) > len(fields):
+                # A caption with commas that was written without quotes.
+                row = [*row[:caption], delimiter.join(row[caption:])]
+            if len(row) != len(fields) or not row[photo].strip():
+                raise Malformed(
+                    f"line {reader.line_num}: expected {len(fields)} fields "
+                    f"({', '.join(fields)}), got {delimiter.join(row)[:60]!r}"
+                )
+            chosen = None if split is None else row[split].strip()
+            yield NUMBER.sub("", row[photo].strip()), row[caption], chosen
+    except csv.Error as error:
+        raise Malformed(f"line {reader.line_num}: {error}") from error
+
+
+def _json(text: str) -> Iterator[Entry]:
+    try:
+        whole = json.loads(text)
+    except RecursionError as error:
+        raise Malformed("JSON that is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        lines = text.replace("\r\n", "\n").split("\n")
+        if error.msg != "Extra data" or text[0] != "{":
+            place = f"line {error.lineno}, column {error.colno}"
+            raise Malformed(f"{place}: broken or cut-off JSON ({error.msg})") from error
+        return _objects(_each_line(lines))
+    if isinstance(whole, list):
+        return _objects((f"entry {number}", entry) for number, entry in enumerate(whole))
+    if "annotations" in whole:
+        return _coco(whole)
+    if isinstance(whole.get("images"), list):
+        return _karpathy(whole["images"])
+    return _objects([("line 1", whole)])
+
+
+def _each_line(lines: list[str]) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise Malformed(f"line {number}: broken JSON ({error})") from error
+
+
+def _text(entry: Any, field: str, place: str) -> str:
+    """entry[field], which must be a text."""
+    value = entry.get(field) if isinstance(entry, dict) else None
+    if not isinstance(value, str):
+        raise Malformed(f"{place}: `{field}` must be a text, not {str(value)[:40]!r}")
+    return value
+
+
+def _objects(objects: Any) -> Iterator[Entry]:
+    for place, entry in objects:
+        photo = _known(PHOTO, entry) if isinstance(entry, dict) else None
+        caption = _known(CAPTION, entry) if photo else None
+        if not photo or not caption:
+            shown = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+            raise Malformed(
+                f"{place}: needs a photo ({PHOTO[0]} or {PHOTO[1]}) and its caption or captions, "
+                f"has {shown[:60]}"
+            )
+        split = _text(entry, "split", place) if "split" in entry else None
+        texts = entry[caption] if isinstance(entry[caption], list) else [entry[caption]]
+        for text in texts:
+            if isinstance(text, dict) and "raw" in text:
+                text = text["raw"]
+            yield (
+                NUMBER.sub("", _text(entry, photo, place)),
+                _text({caption: text}, caption, place),
+                split,
+            )
+
+
+def _coco(whole: dict) -> Iterator[Entry]:
+    images = whole.get("images")
+    if not isinstance(images, list) or not isinstance(whole["annotations"], list):
+        raise Malformed("`images` and `annotations` must be lists, as in COCO's captions_*.json")
+    names = {}
+    for number, image in enumerate(images):
+        name = _text(image, "file_name", f"images[{number}]")
+        names[_number(image, "id", f"images[{number}]")] = name
+    for number, annotation in enumerate(whole["annotations"]):
+        place = f"annotations[{number}]"
+        image = _number(annotation, "image_id", place)
+        if image not in names:
+            raise Malformed(f"{place}: there is no image with the id {image}")
+        if "caption" not in annotation:
+            kind = ", ".join(annotation)
+            raise Malformed(f"{place}: has no `caption` but {kind[:60]}: use captions_*.json")
+        yield names[image], _text(annotation, "caption", place), None
+
+
+def _number(entry: Any, field: str, place: str) -> int:
+    value = entry.get(field) if isinstance(entry, dict) else None
+    if type(value) is not int:
+        raise Malformed(f"{place}: `{field}` must be a whole number, not {str(value)[:40]!r}")
+    return value
+
+
+def _karpathy(images: list) -> Iterator[Entry]:
+    for number, image in enumerate(images):
+        place = f"images[{number}]"
+        name, split = (_text(image, field, place) for field in ("filename", "split"))
+        if "filepath" in image:
+            name = f"{_text(image, 'filepath', place)}/{name}"
+        sentences = image.get("sentences")
+        if not isinstance(sentences, list):
+            raise Malformed(f"{place}: `sentences` must be a list")
+        for sentence in sentences:
+            yield name, _text(sentence, "raw", f"{place}.sentences"), split

@@ -1,0 +1,270 @@
+"""Every usual form of captions: the page's examples, real files, and what is wrong with a file."""
+
+import csv
+import io
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicap.data.captions import find_names, read_captions
+from minicap.data.formats import Malformed, entries
+from minicap.data.splits import draw_splits, drawn_split
+from minicap.errors import UserError
+
+PAGE = Path(__file__).parents[2] / "docs/captions.md"
+EXAMPLES = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+TEXTS = {
+    "beach.jpg": ["A dog runs along the beach .", "A brown dog near the water ."],
+    "street/bus.jpg": ["A red bus turns left ."],
+}
+
+
+def read(tmp_path, text):
+    path = tmp_path / "captions"
+    path.write_text(text)
+    return read_captions(path)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_the_examples_of_the_page(tmp_path, number):
+    found = read(tmp_path, EXAMPLES[number][1])
+    plain = {
+        name: [t.replace("dog, near", "dog near") for t in some] for name, some in TEXTS.items()
+    }
+    texts = {
+        name: [t.replace("dog, near", "dog near") for t in some]
+        for name, some in found.texts.items()
+    }
+    assert texts == plain
+    if "split" in EXAMPLES[number][1]:
+        assert found.splits == {"beach.jpg": "train", "street/bus.jpg": "dev"}
+    else:
+        assert not found.splits
+
+
+def test_the_page_has_an_example_of_each_form():
+    assert len(EXAMPLES) == 6
+
+
+def test_a_list_in_json(tmp_path):
+    objects = [{"file_name": name, "text": text} for name, some in TEXTS.items() for text in some]
+    assert read(tmp_path, json.dumps(objects)).texts == TEXTS
+    assert read(tmp_path, json.dumps(objects[0])).texts == {"beach.jpg": TEXTS["beach.jpg"][:1]}
+
+
+def test_flickr30k_as_kaggle_has_it(tmp_path):
+    text = (
+        "image_name| comment_number| comment\n"
+        'beach.jpg| 0| A "dog" runs , fast .\n'
+        'beach.jpg| 1| "Dog" it is .\n'
+    )
+    assert read(tmp_path, text).texts == {"beach.jpg": ['A "dog" runs , fast .', '"Dog" it is .']}
+
+
+def test_a_caption_with_commas_but_without_quotes(tmp_path):
+    found = read(tmp_path, "image,caption\na.jpg,A dog, a cat, a cow .\n")
+    assert found.texts == {"a.jpg": ["A dog, a cat, a cow ."]}
+
+
+names = st.from_regex(r"[a-z0-9_ é]{1,8}(/[a-z]{1,3})?\.jpg", fullmatch=True).map(str.strip)
+sentences = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=30).map(
+    lambda text: f"a {text}".strip()
+)
+files = st.dictionaries(names, st.lists(sentences, min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+@given(files, st.sampled_from(",;\t"))
+def test_what_csv_writes_is_read_back(tmp_path_factory, texts, delimiter):
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=delimiter)
+    writer.writerow(["image", "caption", "more"])
+    writer.writerows([name, text, "x"] for name, some in texts.items() for text in some)
+    assert read(tmp_path_factory.mktemp("csv"), file.getvalue()).texts == texts
+
+
+@given(files)
+def test_what_json_writes_is_read_back(tmp_path_factory, texts):
+    folder = tmp_path_factory.mktemp("json")
+    objects = [{"image": name, "captions": some} for name, some in texts.items()]
+    lines = "\n".join(json.dumps(entry, ensure_ascii=False) for entry in objects)
+    assert read(folder, lines).texts == read(folder, json.dumps(objects)).texts == texts
+
+
+# ---- real files ---------------------------------------------------------------------------------
+
+
+def as_coco(texts):
+    images = [{"id": 3 * n, "file_name": name} for n, name in enumerate(texts)]
+    return json.dumps(
+        {
+            "images": images,
+            "annotations": [
+                {"image_id": image["id"], "caption": text}
+                for image in images
+                for text in texts[image["file_name"]]
+            ],
+        }
+    )
+
+
+def as_karpathy(texts):
+    images = [
+        {"filename": name, "split": "test", "sentences": [{"raw": text} for text in some]}
+        for name, some in texts.items()
+    ]
+    return json.dumps({"images": images, "dataset": "x"})
+
+
+def as_csv(texts):
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["image", "caption"])
+    writer.writerows([name, text] for name, some in texts.items() for text in some)
+    return file.getvalue()
+
+
+def as_lines(texts):
+    return "\n".join(json.dumps({"image": n, "captions": some}) for n, some in texts.items())
+
+
+def test_flickr8k_in_every_form(real_data, tmp_path):
+    texts = read_captions(real_data / "flickr8k/Flickr8k.token.txt").texts
+    assert len(texts) == 7000 and sum(map(len, texts.values())) == 35_000
+    for write in as_coco, as_karpathy, as_csv, as_lines:
+        assert read(tmp_path, write(texts)).texts == texts, write.__name__
+
+
+def test_coco_is_whole_and_quick(real_data):
+    path, took = real_data / "coco/captions_val2017.json", []
+    for _ in range(3):
+        began = time.process_time()  # of this process: others may keep the machine busy
+        found = read_captions(path)
+        took.append(time.process_time() - began)
+    assert len(found.texts) == 4941 and sum(map(len, found.texts.values())) == 24_719
+    assert min(took) < 0.3
+
+
+# ---- what is wrong ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (
+            "a.jpg#0\tA\nb.jpg A dog\n",
+            r"line 2: expected name#number, a tab and a caption, got 'b.j",
+        ),
+        ("just some text\n", "line 1: expected name#number"),
+        (
+            "image,caption\na.jpg,A\nb.jpg\n",
+            r"line 3: expected 2 fields \(image, caption\), got 'b",
+        ),
+        ("image,caption\n,A dog\n", "line 2: expected 2 fields"),
+        ("image,caption,more\na.jpg,A,B,C\n", "line 2: expected 3 fields"),
+        ("image,caption\na.jpg," + "x" * 200_000, "line 2: field larger than field limit"),
+        ('{"images": [}', r"line 1, column 13: broken or cut-off JSON"),
+        ('{"image": "a.jpg", "caption": "A"}\n{"image": "b.jpg"\n', "line 2: broken JSON"),
+        (
+            '{"image": "a.jpg", "caption": "A"}\n{"caption": "b"}\n',
+            "line 2: needs a photo .* has cap",
+        ),
+        ('{"image": "a.jpg", "caption": 7}\n', "line 1: `caption` must be a text, not '7'"),
+        ('{"image": 7, "caption": "A"}\n', "line 1: `image` must be a text"),
+        ('{"image": "a.jpg", "captions": ["A", null]}', "`captions` must be a text, not 'None'"),
+        ("[1, 2]", "entry 0: needs a photo .* has int"),
+        ('[{"image_id": 7, "caption": "A"}]', "entry 0: needs a photo"),  # COCO's results
+        ("[" * 100_000, "nested too deeply|broken"),
+        ('{"a":' * 100_000, "nested too deeply|broken"),
+        ('{"annotations": {}}', "must be lists"),
+        ('{"images": [{"id": 1}], "annotations": []}', r"images\[0\]: `file_name` must be a text"),
+        (
+            '{"images": [{"file_name": "a"}], "annotations": []}',
+            r"images\[0\]: `id` must be a whole",
+        ),
+        (
+            '{"images": [], "annotations": [{"image_id": 7, "caption": "A"}]}',
+            r"annotations\[0\]: there is no image with the id 7",
+        ),
+        (
+            '{"images": [{"id": 7, "file_name": "a"}],"annotations": [{"image_id": 7, "bbox": 1}]}',
+            r"annotations\[0\]: has no `caption` but image_id, bbox: use captions_\*.json",
+        ),
+        (
+            '{"images": [{"filename": "a", "split": "x", "sentences": 1}]}',
+            "`sentences` must be a li",
+        ),
+        (
+            '{"images": [{"filename": "a", "sentences": []}]}',
+            r"images\[0\]: `split` must be a text",
+        ),
+        ('{"images": [{"filename": "a", "split": "train", "sentences": [{}]}]}', "`raw` must be"),
+        ("image,split,caption\na.jpg,foo,A\n", "unknown split 'foo': use train, dev or test"),
+        ("image,split,caption\na.jpg,val,A\na.jpg,test,B\n", "a.jpg is in the splits dev and test"),
+        ("image,split,caption\na.jpg,val,A\nb.jpg,,B\n", "b.jpg has no split, others have"),
+        ("image,caption\n", "no captions"),
+        ('{"images": [], "annotations": []}', "no captions"),
+        ("{}", "needs a photo"),
+        ("[]", "no captions"),
+    ],
+)
+def test_one_line_with_the_place(tmp_path, text, told):
+    with pytest.raises(UserError, match=told) as caught:
+        read(tmp_path, text)
+    assert str(caught.value).startswith(str(tmp_path / "captions")) and "\n" not in str(
+        caught.value
+    )
+
+
+@given(st.text(st.sampled_from('{}[]",:\t\n#a1 |;')))
+def test_no_text_breaks_the_reader(text):
+    try:
+        for name, caption, split in entries(text):
+            assert isinstance(name, str) and isinstance(caption, str) and name
+            assert split is None or isinstance(split, str)
+    except Malformed as error:
+        assert "\n" not in str(error)
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def test_names_meet_by_their_last_part():
+    there = ["val/1.jpg", "val/2.jpg", "3.jpg", "a/4.jpg", "b/4.jpg"]
+    found = find_names(["1.jpg", "val/2.jpg", "other/3.jpg", "a/4.jpg", "5.jpg"], there)
+    assert found == {
+        "1.jpg": "val/1.jpg",
+        "val/2.jpg": "val/2.jpg",
+        "other/3.jpg": "3.jpg",
+        "a/4.jpg": "a/4.jpg",
+    }
+    with pytest.raises(UserError, match=r"^4.jpg could be a/4.jpg or b/4.jpg: write it as one"):
+        find_names(["4.jpg"], there)
+    with pytest.raises(UserError, match=r"x/3.jpg and y/3.jpg would both be 3.jpg"):
+        find_names(["x/3.jpg", "y/3.jpg"], there)
+
+
+# ---- splits -------------------------------------------------------------------------------------
+
+photos = st.lists(names, unique=True, max_size=40)
+shares = st.floats(0.01, 0.49)
+
+
+@given(photos, photos, shares, shares, st.integers(0, 9))
+def test_drawn_splits_cover_all_once_and_none_moves(some, more, dev, test, seed):
+    drawn = draw_splits(some, dev, test, seed)
+    assert sorted(sum(drawn.values(), [])) == sorted(some)
+    larger = draw_splits(dict.fromkeys([*more, *some]), dev, test, seed)
+    for split, members in drawn.items():
+        assert set(members) <= set(larger[split])
+
+
+def test_the_shares_are_as_asked():
+    drawn = [drawn_split(f"{n}.jpg", 0.2, 0.1, 5) for n in range(10_000)]
+    assert abs(drawn.count("dev") - 2000) < 200 and abs(drawn.count("test") - 1000) < 150
+    other = [drawn_split(f"{n}.jpg", 0.2, 0.1, 6) for n in range(10_000)]
+    assert 0.4 < sum(a == b for a, b in zip(drawn, other)) / 10_000 < 0.7  # 0.54 by chance
