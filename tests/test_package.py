@@ -68,7 +68,10 @@ COMMANDS = {
         ({"minicap.backend"}, GROUND),
         ({"minicap.decoder"}, NN | {"minicap.backend"}),
         (DATA, DATA | GROUND),
-        (ENCODER - COMMANDS, ENCODER | GROUND | {"minicap.backend"}),  # calibrate, a command, draws scenes
+        (
+            ENCODER - COMMANDS,
+            ENCODER | GROUND | {"minicap.backend"},
+        ),  # calibrate, a command, draws scenes
         ({"minicap.generate"}, {"minicap.backend", "minicap.decoder"}),
         (GROUND, GROUND),
     ],

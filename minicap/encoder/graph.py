@@ -118,6 +118,8 @@ def build(weights: Weights, preprocessing: str = "squeeze-bilinear") -> "onnx.Mo
         "feature_size": str(FEATURE_SIZE),
         "pooling": f"global average; 3x3 average pooling {border} padding",
     }
+    if weights.sha256:
+        metadata["weights_sha256"] = weights.sha256
     helper.set_model_props(model, metadata)
     return model
 

@@ -1,5 +1,7 @@
 """Weights for the table, behind one small interface; here the seeded random ones.
 
+(Those of published files: `weight_files`.)
+
 A source of weights is a `Weights`: a name, and for each convolution of `inception.layers()`, in
 that order, a kernel and its batch-norm numbers. A reader of a weight file is a function that
 returns one.
@@ -53,6 +55,7 @@ class Weights(NamedTuple):
     name: str
     layers: Sequence[LayerWeights]  # in the order of inception.layers()
     average_counts_padding: bool = False  # Keras: no; torchvision: yes (mixed up: cosine 0.98)
+    sha256: str = ""  # of the file that they were read from, in hex
 
 
 def seeded_kernel(layer: Layer, index: int, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Many photos: in order, each batch as it would be alone, with bounded memory and no silent loss."""
+"""Many photos: in order, each batch as it would be alone, in bounded memory, none lost."""
 
 import threading
 import time

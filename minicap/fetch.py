@@ -1,0 +1,224 @@
+"""A file from the net: whole and checked, or not there; begun ones are gone on with."""
+
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from minicap.errors import UserError
+
+TRIES = 5  # in a row that bring nothing new
+PAUSE = 1.0  # seconds before the second try; doubled for each further one
+BLOCK = 1 << 18  # bytes
+
+
+def fetch(
+    url: str,
+    path: Path,
+    checksum: str | None = None,
+    size: int | None = None,
+    what: str = "file",
+    timeout: float = 30.0,
+) -> Path:
+    """Download `url` (HTTP or HTTPS) to `path` and return it; nothing to do if it is there.
+
+    checksum: "md5:..." or "sha256:..." in hex; size: exact, in bytes; with neither, the length that
+    the server announces must do. `what` names the thing in messages. `timeout` in seconds is for
+    one silence of the server.
+
+    The bytes go to `path` + ".part", are checked and synced, and only then take their place. A
+    line that breaks is taken up again where it broke, and so is a .part that an earlier run left,
+    Ctrl-C's for one. The server is asked for the rest of that very file (If-Range), so that a file
+    which has changed in between starts anew instead of being mixed. No more than `size` bytes, or
+    as many as the server announced, are ever written.
+
+    Raises UserError: no network, no such file, wrong length or checksum, a full disk.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"not an HTTP address: {url}")
+    by_hand = f"fetch {url} by hand and put it at {path}"
+    part = path.with_name(path.name + ".part")
+    with _local(path):
+        if path.exists() and is_whole(path, checksum, size):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+    best, failures = -1, 0
+    while True:
+        reached_server = True
+        try:
+            _receive(url, part, size, bool(checksum), what, timeout)
+            break
+        except HTTPError as error:
+            error.close()
+            reason = f"{error.code} {error.reason}"
+            if error.code < 500 and error.code not in (408, 416, 425, 429):
+                raise UserError(
+                    f"{what}: {url} is not to be had ({reason}); look where it has gone, "
+                    f"fetch it by hand and put it at {path}"
+                ) from None
+        except (OSError, HTTPException) as error:
+            cause = error.reason if isinstance(error, URLError) else error
+            reached_server = not isinstance(error, URLError)
+            words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+            reason = "no answer" if isinstance(cause, TimeoutError) else words
+        have = _length(part)
+        failures = 1 if have > best >= 0 else failures + 1
+        if failures == TRIES or (best < 0 and not reached_server):  # no network at all: say so now
+            kept = f" ({have:,} bytes are kept; the same command goes on there)" if have else ""
+            raise UserError(f"{what}: cannot be fetched: {reason}{kept}; try again, or {by_hand}")
+        best = max(best, have)
+        print(f"{what}: {reason}; trying again", file=sys.stderr)
+        time.sleep(PAUSE * 2 ** (failures - 1))
+
+    with _local(path):
+        if not is_whole(part, checksum, size):
+            _forget(part)
+            raise UserError(
+                f"{what}: what {url} sent is not the file that was expected (its checksum or "
+                f"length is another), and is removed; try again, or {by_hand}"
+            )
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _forget(part)
+    return path
+
+
+def is_whole(path: Path, checksum: str | None = None, size: int | None = None) -> bool:
+    """Whether the file at `path` has this length in bytes and this "md5:..." or "sha256:..."."""
+    if size is not None and path.stat().st_size != size:
+        return False
+    if checksum is None:
+        return True
+    kind, _, wanted = checksum.partition(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest() == wanted
+
+
+def _receive(
+    url: str, part: Path, size: int | None, checked: bool, what: str, timeout: float
+) -> None:
+    """One request: append to `part` what it lacks. OSError or HTTPException: the line broke."""
+    from tqdm import tqdm
+
+    have, tag = _length(part), _tag(part)
+    if have and not (tag or checked):  # nothing would tell another file's rest from this one's
+        have = 0
+    if have and have == size:
+        return
+    headers = {"User-Agent": "minicap", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if tag:
+            headers["If-Range"] = tag
+    try:
+        response = urlopen(Request(url, headers=headers), timeout=timeout)
+    except HTTPError as error:
+        if error.code == 416:  # nothing to add: it is whole, or it has become shorter
+            if error.headers.get("Content-Range") == f"bytes */{have}":
+                error.close()
+                return
+            _forget(part)
+        raise
+    with closing(response):
+        first, total = _extent(response)
+        now = _validator(response)
+        if first and (first != have or (tag and now and now != tag)):
+            _forget(part)
+            raise HTTPException("the server sent another part than was asked for")
+        have = first
+        if None not in (size, total) and size != total:
+            raise UserError(
+                f"{what}: {url} has {total:,} bytes instead of {size:,}: it is another file now; "
+                "look for a newer minicap"
+            )
+        limit = total if size is None else size
+        with _local(part):
+            if not have:
+                _tag_path(part).write_text(now, encoding="utf-8")
+            file = part.open("ab" if have else "wb")
+        seconds = 0.1 if sys.stderr.isatty() else 30.0
+        with (
+            file,
+            tqdm(
+                desc=what,
+                total=limit,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                mininterval=seconds,
+            ) as bar,
+        ):
+            while block := response.read1(BLOCK if limit is None else min(BLOCK, limit - have + 1)):
+                have += len(block)
+                if limit is not None and have > limit:
+                    break
+                with _local(part):
+                    file.write(block)
+                    file.flush()
+                bar.update(len(block))
+        if limit is not None and have > limit:
+            _forget(part)
+            raise UserError(
+                f"{what}: {url} sends more than the {limit:,} bytes that it should have: it is "
+                "another file now; look for a newer minicap"
+            )
+        if limit is not None and have < limit:
+            raise HTTPException(f"the line broke after {have:,} of {limit:,} bytes")
+
+
+def _extent(response: HTTPResponse) -> tuple[int, int | None]:
+    """Where in the file the answer's bytes begin, and the file's length if the server says it."""
+    if response.status == 206:
+        found = re.fullmatch(
+            r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", "")
+        )
+        if not found:
+            raise HTTPException("an answer that does not say which part it is")
+        return int(found[1]), None if found[2] == "*" else int(found[2])
+    return 0, response.length
+
+
+def _validator(response: HTTPResponse) -> str:
+    """What If-Range takes: a strong ETag, else the date of the last change, else ""."""
+    tag = response.headers.get("ETag", "")
+    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _tag_path(part: Path) -> Path:
+    return part.with_name(part.name + ".tag")
+
+
+def _tag(part: Path) -> str:
+    try:
+        tag = _tag_path(part).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return tag if tag.isascii() and tag.isprintable() else ""
+
+
+def _length(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _tag_path(part).unlink(missing_ok=True)
+
+
+@contextmanager
+def _local(path: Path) -> Iterator[None]:
+    """This disk's errors, which no second try at the server would mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; what was fetched so far is kept"
+        ) from error
