@@ -9,7 +9,6 @@ import tyro
 from tqdm import tqdm
 
 from minicap import commands
-from minicap.backend import to_host
 from minicap.data.captions import find_names, read_captions
 from minicap.data.store import SKIPPED, STORE, FeatureStore
 from minicap.encoder.photos import find_photos
@@ -74,12 +73,11 @@ def main(arguments: list[str] | None = None) -> int | None:
     if 0 < store.begun < len(store.names):
         print(f"          going on after {store.begun:,} photos")
     results = encode_batches(encoder, store.batches(), photos.open, options.readers)
-    on_host = ((to_host(features), reasons) for features, reasons in results)
     try:
         with tqdm(
             total=len(store.names), initial=store.begun, unit=" photos", smoothing=0.1
         ) as bar:
-            for count in store.fill(on_host):
+            for count in store.fill(results):
                 bar.update(count)
     except KeyboardInterrupt:
         print(f"stopped after {store.begun:,} photos; the same command goes on from there")

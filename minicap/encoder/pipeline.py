@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minicap.backend import Array
+from minicap.backend import to_host
 from minicap.encoder.session import Encoder
 from minicap.errors import UnusableImage
 
@@ -21,15 +21,13 @@ def encode_batches(
     batches: Iterable[Sequence[str]],
     open: Callable[[str], Any],
     readers: int,
-) -> Iterator[tuple[Array, dict[str, str]]]:
-    """For each batch of n names: features (n, feature_size) and, for photos that are unusable,
-    name -> reason.
+) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
+    """For each batch of n names: features (n, feature_size), on the host, and name -> reason for
+    photos that are unusable, whose features are 0.
 
     open: a name -> what Encoder.pixels takes, or UnusableImage; readers: threads that read, unpack
-    and resize (Pillow lets go of Python's lock). An unusable photo counts as a black one, so that
-    every other's place in its batch, and with it the last bit of its features, stays the same.
+    and resize (Pillow lets go of Python's lock).
     """
-    black = np.zeros((encoder.size, encoder.size, 3), np.uint8)
 
     def pixels(name: str) -> np.ndarray | str:
         try:
@@ -37,11 +35,16 @@ def encode_batches(
         except UnusableImage as error:
             return error.reason
 
-    def encode(names: Sequence[str], futures: Sequence[Future]) -> tuple[Array, dict[str, str]]:
-        read = {name: future.result() for name, future in zip(names, futures, strict=True)}
-        reasons = {name: found for name, found in read.items() if isinstance(found, str)}
-        whole = [black if name in reasons else found for name, found in read.items()]
-        return encoder.encode(np.stack(whole)), reasons
+    def encode(
+        names: Sequence[str], futures: Sequence[Future]
+    ) -> tuple[np.ndarray, dict[str, str]]:
+        read = [future.result() for future in futures]
+        usable = [not isinstance(found, str) for found in read]
+        features = np.zeros((len(names), encoder.feature_size), np.float32)
+        if any(usable):
+            pictures = np.stack([found for found, good in zip(read, usable) if good])
+            features[usable] = to_host(encoder.encode(pictures))
+        return features, {name: why for name, why, ok in zip(names, read, usable) if not ok}
 
     with ThreadPoolExecutor(readers) as pool:
         waiting: deque[tuple[Sequence[str], list[Future]]] = deque()

@@ -50,7 +50,6 @@ def bare(options) -> float:
 
 
 def minicap(options) -> float:
-    from minicap.backend import to_host
     from minicap.data.store import FeatureStore
     from minicap.encoder.photos import find_photos
     from minicap.encoder.pipeline import encode_batches
@@ -70,8 +69,7 @@ def minicap(options) -> float:
         results = encode_batches(
             ours, batches(), lambda name: photos.open(name.partition("/")[2]), options.threads
         )
-        on_host = ((to_host(features), reasons) for features, reasons in results)
-        assert sum(store.fill(on_host)) == options.photos
+        assert sum(store.fill(results)) == options.photos
         return time.perf_counter() - began
 
 

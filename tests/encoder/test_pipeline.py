@@ -15,7 +15,7 @@ from minicap.errors import UnusableImage
 class Mean:
     """An encoder of the mean colour. `batches`: the sizes that it was given."""
 
-    size = 4
+    size, feature_size = 4, 3
 
     def __init__(self):
         self.batches = []
@@ -48,11 +48,14 @@ def test_in_order(readers, count):
     assert found == list(range(count)) and not any(reasons for _, reasons in results)
 
 
-def test_an_unusable_photo_keeps_its_place():
+def test_an_unusable_photo_is_told_and_costs_nothing():
     encoder = Mean()
-    ((features, reasons),) = encode_batches(encoder, [["5", "bad", "7"]], open_number, 2)
-    assert encoder.batches == [3]
-    assert features[:, 0].tolist() == [5, 0, 7] and reasons == {"bad": "is cut: off"}
+    names = [["5", "bad", "7"], ["bad 2", "bad 3"], ["8"]]
+    first, second, third = encode_batches(encoder, names, open_number, 2)
+    assert encoder.batches == [2, 1]
+    assert first[0][:, 0].tolist() == [5, 0, 7] and first[1] == {"bad": "is cut: off"}
+    assert second[0].shape == (2, 3) and set(second[1]) == {"bad 2", "bad 3"}
+    assert third[0][:, 0].tolist() == [8] and not third[1]
 
 
 def test_no_more_is_read_than_a_few_batches_ahead():
