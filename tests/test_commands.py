@@ -25,9 +25,9 @@ def test_the_exit_status_is_the_command_s(status, capsys):
     assert ends(lambda: status, capsys) == (status, "")
 
 
-@pytest.mark.parametrize("kind", [UserError, UnusableImage])
-def test_a_user_s_error_is_one_line(kind, capsys):
-    assert ends(raising(kind("x.jpg: broken")), capsys) == (1, "error: x.jpg: broken\n")
+@pytest.mark.parametrize("error", [UserError("x.jpg: broken"), UnusableImage("x.jpg", "broken")])
+def test_a_user_s_error_is_one_line(error, capsys):
+    assert ends(raising(error), capsys) == (1, "error: x.jpg: broken\n")
 
 
 def test_even_when_a_library_s_text_has_several(capsys):

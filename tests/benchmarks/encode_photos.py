@@ -1,7 +1,8 @@
 """Photos a second: minicap.encode beside the bare network, and beside PyTorch and TensorFlow.
 
     python tests/benchmarks/encode_photos.py PHOTOS_FOLDER [--encoder FILE.onnx] [--rounds 3]
-        [--photos 96] [--threads 2] [--device cpu|cuda] [--tensorflow PYTHON]
+        [--photos 96] [--threads 2] [--device cpu|cuda] [--ways bare minicap]
+        [--tensorflow PYTHON]
 
 bare        ONNX Runtime's session on prepared pictures: what the network alone can do
 minicap     the same session fed from files by minicap.encode's way, and written into a store
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tensorflow", metavar="PYTHON")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -154,9 +156,7 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"seconds": seconds, "megabytes": peak}))
         return
-    ways = [way for way in WAYS if way != "tensorflow" or options.tensorflow]
-    if options.device != "cpu":
-        ways = ["bare", "minicap"]
+    ways = [way for way in options.ways if way != "tensorflow" or options.tensorflow]
     found: dict[str, list[dict]] = {way: [] for way in ways}
     for _ in range(options.rounds):
         for way, runs in found.items():
