@@ -1,12 +1,12 @@
 """What a run has come to: lines to print, and pictures with the captions that were written."""
 
-from pathlib import Path
-
 from minicap.backend import array_module, to_device
+from minicap.data.captions import find_names
 from minicap.data.dataset import Dataset, Split, shipped_scenes
 from minicap.data.scenes import load_scenes
 from minicap.data.scenes.drawing import draw
 from minicap.encoder.image import load_image
+from minicap.encoder.photos import Photos
 from minicap.errors import UnusableImage
 from minicap.metrics import truth_and_floors, truths
 from minicap.model import Model
@@ -34,16 +34,19 @@ def scenes_outcome(model: Model, dataset: Dataset, seed: int) -> tuple[list[str]
     return lines, list(zip(pictures, some, truths(some, shown), strict=True))
 
 
-def photos_outcome(model: Model, dataset: Dataset, folder: Path) -> tuple[list[str], list[Entry]]:
-    """Photos from `folder` with their captions; a photo that cannot be read becomes a line."""
+def photos_outcome(model: Model, dataset: Dataset, photos: Photos) -> tuple[list[str], list[Entry]]:
+    """Some of the photos with their captions; one that cannot be read becomes a line."""
     split, rows = judged(dataset)
     xp = array_module(model.parameters["lstm"])
     captions = model.write(to_device(split.features[rows], xp))
+    names = [split.names[row] for row in rows]
+    places = find_names(names, photos.names)
     lines: list[str] = []
     entries: list[Entry] = []
-    for row, caption in zip(rows, captions, strict=True):
+    for name, caption in zip(names, captions, strict=True):
         try:
-            entries.append((load_image(folder / split.names[row]), caption, None))
+            picture = load_image(photos.open(places.get(name, name)))
+            entries.append((picture, caption, None))
         except UnusableImage as error:
             lines.append(f"note      {error}")
     return lines, entries

@@ -13,6 +13,7 @@ from minicap import checkpoint, commands
 from minicap.backend import device_module
 from minicap.data.dataset import DataFiles, load_dataset
 from minicap.decoder import Sizes
+from minicap.encoder.photos import Photos, find_photos
 from minicap.errors import UserError
 from minicap.model import Model
 from minicap.outcome import photos_outcome, scenes_outcome
@@ -43,7 +44,7 @@ class Options:
     resume: Path | None = None
     """go on with the run in this folder, with its settings"""
     photos: Path | None = None
-    """folder of your photos, to draw some with their captions at the end"""
+    """your photos (a folder, a zip file or a list), to draw some with their captions at the end"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where to compute: NumPy on the CPU, or CuPy on an NVIDIA GPU"""
     threads: int = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
@@ -115,8 +116,7 @@ def main(arguments: list[str] | None = None) -> int | None:
         raise UserError("--seed must be 0 or more")
     if options.photos and not options.data.captions:
         raise UserError("--photos goes with --captions: the shipped scenes are drawn")
-    if options.photos and not options.photos.is_dir():
-        raise UserError(f"--photos {options.photos}: no such folder")
+    photos = find_photos(options.photos) if options.photos else None
     xp = device_module(options.device)
     dataset = load_dataset(
         options.data.complete(),
@@ -163,17 +163,17 @@ def main(arguments: list[str] | None = None) -> int | None:
     except Interrupted:
         print(f"stopped and saved; go on with: python -m minicap.train --resume {folder}")
         return 130
-    finish(run, options)
+    finish(run, options, photos)
     return None
 
 
-def finish(run: Run, options: Options) -> None:
+def finish(run: Run, options: Options, photos: Photos | None) -> None:
     """Judge the model that was kept, draw pictures, and say where everything is."""
     model = Model.load(run.folder / MODEL, run.trainer.xp)
     if options.data.captions is None:
         lines, entries = scenes_outcome(model, run.dataset, options.seed)
-    elif options.photos:
-        lines, entries = photos_outcome(model, run.dataset, options.photos)
+    elif photos:
+        lines, entries = photos_outcome(model, run.dataset, photos)
     else:
         lines, entries = [], []
     print(*lines, sep="\n", end="\n" if lines else "")

@@ -351,7 +351,7 @@ def test_captions_and_features_are_enough(command, files, out):
 
 
 def test_photos_folder_is_looked_for_first(command, out, tmp_path):
-    one_line(command(f"--out={out}", f"--photos={tmp_path / 'nix'}"), "no such folder")
+    one_line(command(f"--out={out}", f"--photos={tmp_path / 'nix'}"), "nix: no such folder")
     assert not out.exists()
 
 
