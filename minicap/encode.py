@@ -41,8 +41,8 @@ class Options:
     """how a photo is made to fit, for an encoder whose file does not say"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where the network runs"""
-    threads: int | None = None
-    """threads of the network [default: ONNX Runtime's choice, all cores]"""
+    threads: int = CPUS
+    """batches that the network works on at once, each in a thread of its own; on a GPU it is one"""
     readers: int = max(2, CPUS)
     """threads that read, unpack and resize"""
 
@@ -51,14 +51,14 @@ def main(arguments: list[str] | None = None) -> int | None:
     """The command. Returns the exit status."""
     options = tyro.cli(Options, prog="python -m minicap.encode", args=arguments)
     for name, number in ("threads", options.threads), ("readers", options.readers):
-        if number is not None and not 1 <= number <= 1024:
+        if not 1 <= number <= 1024:
             raise UserError(f"--{name} must be from 1 to 1024")
     photos = find_photos(options.photos, options.root)
     if options.captions:
         named = read_captions(options.captions).texts
         places = find_names(named, photos.names)
         photos = photos.only(places.get(name, name) for name in named)
-    encoder = Encoder(options.encoder, options.device, options.threads, options.preprocessing)
+    encoder = Encoder(options.encoder, options.device, 1, options.preprocessing)
     if (options.out / STORE).exists():
         store = FeatureStore.open(options.out)
         store.check(photos.names, encoder.about())
@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int | None:
     print(f"store     {options.out}, {encoder.feature_size:,} features a photo", flush=True)
     if 0 < store.begun < len(store.names):
         print(f"          going on after {store.begun:,} photos")
-    results = encode_batches(encoder, store.batches(), photos.open, options.readers)
+    runs = options.threads if options.device == "cpu" else 1
+    results = encode_batches(encoder, store.batches(), photos.open, options.readers, runs)
     try:
         with tqdm(
             total=len(store.names), initial=store.begun, unit=" photos", smoothing=0.1

@@ -11,9 +11,7 @@ from minicap.backend import to_host
 from minicap.encoder.session import Encoder
 from minicap.errors import UnusableImage
 
-AHEAD = (
-    2  # batches that are read before their turn: bounds the memory, whatever the number of photos
-)
+AHEAD = 2  # batches that are read before their turn: bounds the memory, whatever the number
 
 
 def encode_batches(
@@ -21,12 +19,15 @@ def encode_batches(
     batches: Iterable[Sequence[str]],
     open: Callable[[str], Any],
     readers: int,
+    runs: int = 1,
 ) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
     """For each batch of n names: features (n, feature_size), on the host, and name -> reason for
     photos that are unusable, whose features are 0.
 
     open: a name -> what Encoder.pixels takes, or UnusableImage; readers: threads that read, unpack
-    and resize (Pillow lets go of Python's lock).
+    and resize (Pillow lets go of Python's lock); runs: batches that the network works on at once.
+    Several runs of one thread each are better than one run of several: these would wait for each
+    other after every layer, and for whichever of them a reader has pushed aside.
     """
 
     def pixels(name: str) -> np.ndarray | str:
@@ -46,14 +47,16 @@ def encode_batches(
             features[usable] = to_host(encoder.encode(pictures))
         return features, {name: why for name, why, ok in zip(names, read, usable) if not ok}
 
-    with ThreadPoolExecutor(readers) as pool:
-        waiting: deque[tuple[Sequence[str], list[Future]]] = deque()
+    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(runs) as encoding:
+        waiting: deque[Future] = deque()
         try:
             for names in batches:
-                waiting.append((names, [pool.submit(pixels, name) for name in names]))
-                if len(waiting) > AHEAD:
-                    yield encode(*waiting.popleft())
+                read = [reading.submit(pixels, name) for name in names]
+                waiting.append(encoding.submit(encode, names, read))
+                if len(waiting) >= AHEAD + runs:
+                    yield waiting.popleft().result()
             while waiting:
-                yield encode(*waiting.popleft())
+                yield waiting.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            encoding.shutdown(wait=False, cancel_futures=True)
+            reading.shutdown(wait=False, cancel_futures=True)

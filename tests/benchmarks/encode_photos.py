@@ -46,7 +46,7 @@ def timed(run: Callable[[numpy.ndarray], object], count: int, batch: int = 8) ->
 def bare(options) -> float:
     from minicap.backend import to_host
 
-    ours = encoder(options)
+    ours = encoder(options, options.threads)
     return timed(lambda pictures: to_host(ours.encode(pictures)), options.photos, ours.batch)
 
 
@@ -55,7 +55,8 @@ def minicap(options) -> float:
     from minicap.encoder.photos import find_photos
     from minicap.encoder.pipeline import encode_batches
 
-    ours, photos = encoder(options), find_photos(options.folder)
+    runs = options.threads if options.device == "cpu" else 1
+    ours, photos = encoder(options, 1), find_photos(options.folder)
     ours.encode(pixels(ours.batch))
     names = [f"{n}/{name}" for n in range(options.photos) for name in photos.names]
     names = names[: options.photos]  # a small folder is gone through several times
@@ -68,18 +69,18 @@ def minicap(options) -> float:
         store = FeatureStore.create(Path(folder, "store"), names, ours.about(), ours.batch)
         began = time.perf_counter()
         results = encode_batches(
-            ours, batches(), lambda name: photos.open(name.partition("/")[2]), options.threads
+            ours, batches(), lambda name: photos.open(name.partition("/")[2]), options.threads, runs
         )
         assert sum(store.fill(results)) == options.photos
         return time.perf_counter() - began
 
 
-def encoder(options):
+def encoder(options, threads: int):
     from minicap.encoder.session import Encoder, seeded_encoder
 
     if options.encoder:
-        return Encoder(options.encoder, options.device, options.threads)
-    return seeded_encoder(options.device, options.threads)
+        return Encoder(options.encoder, options.device, threads)
+    return seeded_encoder(options.device, threads)
 
 
 def torch(options) -> float:
