@@ -1,0 +1,295 @@
+"""One training step (forward, backward, clipping, Adam): minicap beside PyTorch and TensorFlow.
+
+    env -u OPENBLAS_CORETYPE python tests/benchmarks/training_step.py [--work coco flickr8k ...]
+        [--threads 2] [--rounds 5] [--steps 40] [--busy] [--tensorflow PYTHON] [--json FILE]
+
+minicap        Trainer.train_step, from ids and features to new parameters
+torch-seed     the course's graph: pad, project every position to the vocabulary, mask the loss
+torch-best     only real words are projected, the LSTM gets a packed sequence, Adam is fused
+torch-padded   as torch-best, but for the LSTM, which gets padded captions
+torch-compiled as torch-padded, by torch.compile (needs a C++ compiler)
+tensorflow     the course's graph with Keras' layers and Adam, in a tf.function, by the Python of
+               an environment that has TensorFlow
+
+In turns, each in a process of its own, after a warm-up; prints minimum and median milliseconds of
+a step, the ratio to minicap, the peak of memory, and the share of the limit: the step's nominal
+operations (packed: padding not counted, whatever a trick saves), divided by the time and by the
+rate of the best square matrix product that NumPy reaches in the same run with as many threads.
+With --busy another process keeps one core at work meanwhile.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+
+# vocabulary, batch, and the decoder's widths: feature, image bottleneck, hidden, embedding, logits
+WORKS = {
+    "coco": (8769, 64, (2048, 120, 300, 100, 120)),
+    "flickr8k": (2539, 64, (2048, 120, 300, 100, 120)),
+    "batch256": (8769, 256, (2048, 120, 300, 100, 120)),
+    "large": (8769, 64, (2048, 512, 512, 512, 512)),
+}
+PAD, START, END = 0, 1, 2
+
+
+def make_batches(work: str, count: int = 16):
+    """Batches of features (N, F), ids (N, T) padded with PAD, and lengths (N,), START and END
+    among them. Captions have 10.5 words on average and 20 at the most, and words come as often as
+    Zipf's law has it."""
+    vocabulary, size, (feature, *_) = WORKS[work]
+    rng = numpy.random.default_rng(0)
+    often = 1 / (numpy.arange(vocabulary - 3) + 2.7)
+    batches = []
+    for _ in range(count):
+        words = numpy.clip(8 + rng.gamma(1.2, 2.2, size), 6, 20).round().astype(int)
+        ids = numpy.full((size, words.max() + 2), PAD)
+        ids[:, 0] = START
+        for row, length in zip(ids, words, strict=True):
+            row[1 : length + 1] = 3 + rng.choice(vocabulary - 3, length, p=often / often.sum())
+            row[length + 1] = END
+        features = rng.random((size, feature), dtype=numpy.float32)
+        batches.append((features, ids.astype(numpy.int32), words + 2))
+    return batches
+
+
+def operations(work: str, batches) -> float:
+    """Floating-point operations of the mean step: two for each weight and row, forward, and twice
+    that backward (the image's first layer needs no gradient of its input)."""
+    vocabulary, size, (feature, image, hidden, embedding, logits) = WORKS[work]
+    rows = numpy.mean([(lengths - 1).sum() for *_, lengths in batches])
+    per_row = (hidden + embedding) * 4 * hidden + hidden * logits + logits * vocabulary
+    return 2 * (3 * rows * per_row + size * (2 * feature * image + 3 * image * hidden))
+
+
+def minicap(work: str, threads: int) -> Callable:
+    from minicap.data.batches import pack
+    from minicap.decoder import Sizes
+    from minicap.recipes import RECIPES
+    from minicap.trainer import Trainer
+
+    vocabulary, _, widths = WORKS[work]
+    trainer = Trainer(RECIPES["course"], Sizes(vocabulary, *widths), 0, threads)
+    return lambda features, ids, lengths: trainer.train_step(pack(features, ids, lengths))
+
+
+def torch_way(work: str, threads: int, way: str) -> Callable:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+    from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    vocabulary, _, (feature, image, hidden, embedding, logits) = WORKS[work]
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bottleneck, self.h0 = nn.Linear(feature, image), nn.Linear(image, hidden)
+            self.embed = nn.Embedding(vocabulary, embedding)
+            self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+            self.narrow, self.logits = nn.Linear(hidden, logits), nn.Linear(logits, vocabulary)
+
+        def forward(self, features, ids, targets, lengths, real):
+            x = functional.elu(self.bottleneck(features))
+            h0 = functional.elu(self.h0(x))[None]
+            x = self.embed(ids)
+            if way == "best":
+                x = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+                order = x.sorted_indices
+                h0 = h0[:, order]
+                plain = PackedSequence(x.data, x.batch_sizes)
+                h = self.lstm(plain, (h0, h0))[0].data
+                packed = pack_padded_sequence(
+                    targets, lengths, batch_first=True, enforce_sorted=False
+                )
+                targets = packed.data
+            else:
+                h, _ = self.lstm(x, (h0, h0))
+                if real is not None:
+                    h = h.flatten(0, 1)[real]
+                    targets = targets.flatten()[real]
+            y = self.logits(functional.elu(self.narrow(h)))
+            return functional.cross_entropy(
+                y.flatten(0, -2), targets.flatten(), ignore_index=PAD if way == "seed" else -100
+            )
+
+    model = Decoder()
+    adam = torch.optim.Adam(model.parameters(), 1e-3, fused=way != "seed")
+    loss_of = torch.compile(model, dynamic=True) if way == "compiled" else model
+
+    def step(features, ids, lengths):
+        ids = torch.from_numpy(ids).long()
+        inputs, targets = ids[:, :-1], ids[:, 1:]
+        real = None
+        if way in ("padded", "compiled"):
+            real = (targets != PAD).flatten().nonzero()[:, 0]
+        lengths = torch.from_numpy(lengths - 1) if way == "best" else None
+        loss = loss_of(torch.from_numpy(features), inputs, targets, lengths, real)
+        adam.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5)
+        adam.step()
+        return loss.item()
+
+    return step
+
+
+def tensorflow(work: str, threads: int) -> Callable:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    vocabulary, _, (feature, image, hidden, embedding, logits) = WORKS[work]
+    layers = tf.keras.layers
+    bottleneck, first = layers.Dense(image, "elu"), layers.Dense(hidden, "elu")
+    embed = layers.Embedding(vocabulary, embedding)
+    lstm = layers.LSTM(hidden, return_sequences=True)
+    narrow, wide = layers.Dense(logits, "elu"), layers.Dense(vocabulary)
+    adam = tf.keras.optimizers.Adam(1e-3, global_clipnorm=5.0)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, feature], tf.float32),
+            tf.TensorSpec([None, None], tf.int32),
+        ]
+    )
+    def train(features, ids):
+        with tf.GradientTape() as tape:
+            h0 = first(bottleneck(features))
+            h = lstm(embed(ids[:, :-1]), initial_state=[h0, h0])
+            targets = ids[:, 1:]
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, wide(narrow(h)))
+            real = tf.cast(targets != PAD, tf.float32)
+            loss = tf.reduce_sum(each * real) / tf.reduce_sum(real)
+        variables = [v for part in (bottleneck, first, embed, lstm, narrow, wide)
+                     for v in part.trainable_variables]  # fmt: skip
+        adam.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    return lambda features, ids, lengths: float(train(features, ids))
+
+
+WAYS: dict[str, Callable[[str, int], Callable]] = {
+    "minicap": minicap,
+    "torch-seed": lambda work, threads: torch_way(work, threads, "seed"),
+    "torch-best": lambda work, threads: torch_way(work, threads, "best"),
+    "torch-padded": lambda work, threads: torch_way(work, threads, "padded"),
+    "torch-compiled": lambda work, threads: torch_way(work, threads, "compiled"),
+    "tensorflow": tensorflow,
+}
+
+
+def matrix_rate(threads: int) -> float:
+    """Operations a second of NumPy's best square product in float32."""
+    from threadpoolctl import threadpool_limits
+
+    best = 0.0
+    with threadpool_limits(threads):
+        for side in (1000, 2000, 3000):
+            a = numpy.random.default_rng(0).random((side, side), dtype=numpy.float32)
+            for _ in range(5):
+                began = time.perf_counter()
+                a @ a
+                best = max(best, 2 * side**3 / (time.perf_counter() - began))
+    return best
+
+
+def measure(way: str, work: str, threads: int, steps: int) -> dict:
+    """Seconds of the median step after a warm-up, in this process."""
+    batches = make_batches(work)
+    step = WAYS[way](work, threads)
+    first = step(*batches[0])
+    for batch in batches[1:]:
+        step(*batch)
+    seconds = []
+    for number in range(steps):
+        batch = batches[number % len(batches)]
+        began = time.perf_counter()
+        last = step(*batch)
+        seconds.append(time.perf_counter() - began)
+    found = {"seconds": statistics.median(seconds), "losses": [first, last]}
+    found["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if way == "minicap":
+        found["rate"] = matrix_rate(threads)
+    return found
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", nargs="+", choices=WORKS, default=["coco"])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--tensorflow", metavar="PYTHON")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        found = measure(options.one, options.work[0], options.threads, options.steps)
+        print(json.dumps(found))
+        return
+    ways = [way for way in options.ways if way != "tensorflow" or options.tensorflow]
+    other = multiprocessing.Process(target=spin, daemon=True)
+    if options.busy:
+        other.start()
+    results = {}
+    for work in options.work:
+        runs: dict[str, list[dict]] = {way: [] for way in ways}
+        for _ in range(options.rounds):
+            for way, found in runs.items():
+                python = options.tensorflow if way == "tensorflow" else sys.executable
+                command = [python, __file__, "--one", way, "--work", work]
+                command += ["--threads", str(options.threads), "--steps", str(options.steps)]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    print(f"{way} fails: {done.stderr.strip().splitlines()[-1][:150]}")
+                    continue
+                found.append(json.loads(done.stdout.splitlines()[-1]))
+        runs = {way: found for way, found in runs.items() if found}
+        results[work] = runs
+        table(work, runs, options)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+def table(work: str, runs: dict[str, list[dict]], options) -> None:
+    """Print one work's figures."""
+    from threadpoolctl import threadpool_info
+
+    counted = operations(work, make_batches(work))
+    kernel = [pool["architecture"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    rate = max((run["rate"] for run in runs.get("minicap", [])), default=float("nan"))
+    busy = ", another process on one core" if options.busy else ""
+    print(f"{work}: {options.threads} threads, {options.rounds} rounds in turns{busy}")
+    print(f"{counted / 1e9:.2f} GFLOP a step, {rate / 1e9:.0f} GFLOP/s ({kernel[0]})")
+    print(f"{'':16}{'min ms':>8}{'median ms':>11}{'ratio':>8}{'of limit':>10}{'peak MB':>9}")
+    times = {way: [1e3 * run["seconds"] for run in found] for way, found in runs.items()}
+    ours = statistics.median(times.get("minicap", [float("nan")]))
+    for way, found in times.items():
+        median = statistics.median(found)
+        print(
+            f"{way:16}{min(found):8.1f}{median:11.1f}{median / ours:8.2f}"
+            f"{counted / median / rate * 1e3:10.0%}"
+            f"{max(run['megabytes'] for run in runs[way]):9.0f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
