@@ -182,11 +182,13 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> numpy.ndarray:
     try:
         array = numpy.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged or missing ({error}); encode again") from error
+        raise UserError(
+            f"{path}: damaged or missing ({error}); delete {path.parent} and encode again"
+        ) from error
     if array.shape != shape or array.dtype != dtype:
         raise UserError(
             f"{path}: holds {array.shape} {array.dtype} where {STORE} says {shape} {dtype}; "
-            "encode again"
+            f"delete {path.parent} and encode again"
         )
     return array
 

@@ -37,7 +37,8 @@ class Photos:
 
 
 def find_photos(source: Path, root: Path | None = None) -> Photos:
-    """The photos of a folder, with all folders in it, of a zip file, or of a list of paths.
+    """The photos of a folder, with all folders in it, of a zip file, or of a list of paths; or one
+    photo.
 
     A photo's name is its path within the folder or zip, with "/", or its line in the list. Paths
     in a list are relative to `root`, or to where the list lies. Names are sorted, but for a list's.
@@ -47,6 +48,8 @@ def find_photos(source: Path, root: Path | None = None) -> Photos:
         photos = _folder(source)
     elif source.is_file() and zipfile.is_zipfile(source):
         photos = _zip(source)
+    elif _is_photo(source.name) and source.exists():
+        photos = Photos([source.name], source.parent.joinpath)
     elif source.exists():
         photos = _list(source, root or source.parent)
     else:

@@ -127,3 +127,9 @@ def test_a_zip_file_that_lost_its_end(packed):
     packed.write_bytes(packed.read_bytes()[:-30])
     with pytest.raises(UserError, match="list of photos must be UTF-8|zip"):
         find_photos(packed)
+
+
+def test_one_photo_is_a_source_too(tmp_path):
+    (tmp_path / "A photo.JPG").write_bytes(b"x")
+    found = find_photos(tmp_path / "A photo.JPG")
+    assert found.names == ["A photo.JPG"] and found.open("A photo.JPG").read_bytes() == b"x"
