@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from minicap.backend import Array, array_module
 
-BLOCK = 1 << 15  # numbers that are worked on while they are still in the cache
+BLOCK = 1 << 17  # numbers: few enough for the cache, many enough that threads seldom meet
 
 
 def clip_by_global_norm(gradient: Array, limit: float) -> float:
@@ -55,11 +55,22 @@ class Adam:
         rate = self.learning_rate * math.sqrt(1 - self.beta2**self.t) / (1 - self.beta1**self.t)
 
         def update(share: int) -> None:
+            work = xp.empty(min(BLOCK, gradient.size), dtype=gradient.dtype)
             for start in range(share * BLOCK, gradient.size, shares * BLOCK):
                 block = slice(start, start + BLOCK)
                 g, m, v = gradient[block], self.m[block], self.v[block]
-                m += (1 - self.beta1) * (g - m)
-                v += (1 - self.beta2) * (g * g - v)
-                self.parameters[block] -= rate * m / (xp.sqrt(v) + self.epsilon)
+                w = work[: g.size]  # whatever lies between two steps: it stays in the cache
+                xp.subtract(g, m, out=w)
+                w *= 1 - self.beta1
+                m += w  # m + (1 - beta1) (g - m)
+                xp.multiply(g, g, out=w)
+                w -= v
+                w *= 1 - self.beta2
+                v += w  # v + (1 - beta2) (g^2 - v)
+                xp.sqrt(v, out=w)
+                w += self.epsilon
+                xp.divide(m, w, out=w)
+                w *= rate
+                self.parameters[block] -= w  # rate m / (sqrt(v) + epsilon)
 
         list(run(update, range(shares)))

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 
 from minicap.backend import Array, array_module
-from minicap.nn.dense import affine
 
-BLOCK = 64  # rows whose logits are worked on while they are still in the cache
+BLOCK = 32  # rows whose logits are worked on while they are still in the cache
 
 
 def project_cross_entropy(
@@ -31,19 +30,22 @@ def project_cross_entropy(
     xp = array_module(x)
     rows = xp.arange(x.shape[0])
     dtype = xp.result_type(x, Wb)
-    e = xp.empty((x.shape[0], Wb.shape[1]), dtype=dtype)
+    x1 = xp.ones((x.shape[0], Wb.shape[0]), dtype=dtype)  # the bias rides as a column of ones
+    x1[:, :-1] = x
+    e = x1 @ Wb  # 1: the logits, all in one product
+    ones = xp.ones(Wb.shape[1], dtype=dtype)
     s = xp.empty(x.shape[0], dtype=dtype)
     loss_per_row = xp.empty(x.shape[0], dtype=dtype)
     for start in range(0, x.shape[0], BLOCK):
         block = slice(start, start + BLOCK)
-        logits = affine(x[block], Wb, out=e[block])  # 1
+        logits = e[block]
         top = logits.real.max(axis=1)
         target_logits = logits[xp.arange(logits.shape[0]), targets[block]]
         if hits is not None:
             hits[block] = target_logits.real == top
         logits -= top[:, None]
         xp.exp(logits, out=logits)  # 2: e, in the place of the logits
-        s[block] = logits.sum(axis=1)  # 3
+        s[block] = logits @ ones  # 3: as a product the sum takes half the time
         loss_per_row[block] = xp.log(s[block]) + top - target_logits  # 4
     scale = 1 / divisor if weights is None else weights / divisor
     loss = (loss_per_row * scale).sum()  # 5
@@ -54,8 +56,7 @@ def project_cross_entropy(
         # (e - s at the target), in the place of e, times the column scale / s.
         e[rows, targets] -= s
         column = (scale * dloss / s)[:, None]
-        xp.matmul((x * column).T, e, out=dWb[:-1])  # from 1
-        xp.matmul(column.T, e, out=dWb[-1:])  # from 1
+        xp.matmul((x1 * column).T, e, out=dWb)  # from 1
         dx = (e @ Wb[:-1].T) * column  # from 1
         return dx, dWb
 
