@@ -28,7 +28,7 @@ class Options:
     """
 
     photos: tyro.conf.Positional[Path]
-    """a folder of photos (with the folders in it), a zip file, or a list of paths, one a line"""
+    """a folder of photos (with the folders in it), a zip file, a list of paths, or one photo"""
     out: Path = Path("features")
     """the feature store: a folder of its own"""
     encoder: Path = EXPORTED

@@ -11,7 +11,7 @@ from minicap.backend import to_host
 from minicap.encoder.session import Encoder
 from minicap.errors import UnusableImage
 
-AHEAD = 2  # batches that are read before their turn: bounds the memory, whatever the number
+AHEAD = 2  # batches that are read before their turn: it bounds the memory
 
 
 def encode_batches(
