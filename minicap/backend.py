@@ -4,6 +4,8 @@ Every layer asks its input which library it belongs to, `xp = array_module(x)`, 
 the two have in common; the few things that they do differently stand here.
 """
 
+import importlib
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,25 @@ from minicap.errors import UserError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 DEVICES = ("cpu", "cuda")
+
+
+def blas_note() -> str:
+    """One line if NumPy's matrix products run with instructions older than the processor's, which
+    may halve the speed of everything; else "". (The environment can force that on OpenBLAS.)"""
+    from threadpoolctl import threadpool_info
+
+    modern = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # OpenBLAS' kernels for AVX-512
+    # What numpy.show_runtime() shows:
+    has = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+    kernels = {i["architecture"] for i in threadpool_info() if i.get("internal_api") == "openblas"}
+    if not has.get("AVX512_SKX") or not kernels or kernels & modern:
+        return ""
+    forced = os.environ.get("OPENBLAS_CORETYPE")
+    return (
+        f"OpenBLAS multiplies with its {'/'.join(kernels)} kernel, though this processor has "
+        "AVX-512: up to half the speed is lost"
+        + (f"; OPENBLAS_CORETYPE={forced} says so: unset it" if forced else "")
+    )
 
 
 def array_module(x: Array) -> ModuleType:
@@ -65,7 +86,12 @@ def add_rows(target: Array, ids: Array, rows: Array) -> None:
 
         cupyx.scatter_add(target, ids, rows)
     else:
-        # Where rows are as wide as an LSTM's gates, this plain loop takes a third of the time of
-        # numpy.add.reduceat on sorted rows, and a tenth of numpy.add.at's.
-        for id_, row in zip(ids.tolist(), rows, strict=True):
-            target[id_] += row
+        # The rows of each id, side by side. Most ids come once: all of these are added at once.
+        # Adding up the others by themselves takes a tenth of numpy.add.at's time, and a third of
+        # numpy.add.reduceat's where rows are as wide as an LSTM's gates.
+        order = numpy.argsort(ids, kind="stable")
+        distinct, starts, counts = numpy.unique(ids[order], return_index=True, return_counts=True)
+        once = counts == 1
+        target[distinct[once]] += rows[order[starts[once]]]
+        for id_, start, count in zip(distinct[~once], starts[~once], counts[~once], strict=True):
+            target[id_] += rows[order[start : start + count]].sum(axis=0)

@@ -83,13 +83,15 @@ def caption_loss(
     divisor: float | None = None,
     masks: Mapping[str, Array] | None = None,
     hits: Array | None = None,
+    empty: Callable | None = None,
 ) -> tuple[Array, Callable]:
     """The cross-entropy of a batch of captions in nats, summed over its R words and divided by
     `divisor` (default R: the mean over real words).
 
     p: the parameters, by name; batch: the arrays of minicap.data.batches.Batch, where they lie;
     masks: for dropout, from `draw_masks`, each named after the layer that it stands before, or
-    None; hits: None, or (R,) booleans to fill in with whether the likeliest word was right.
+    None; hits: None, or (R,) booleans to fill in with whether the likeliest word was right;
+    empty: makes the large arrays (minicap.nn.scratch), which last until `backward` has run.
     Returns the loss (0-d) and backward(gradients), which fills in every gradient; used once.
     """
     mask = (masks or {}).get
@@ -102,12 +104,12 @@ def caption_loss(
     x, back_dropout_x = dropout(x, mask("lstm"))  # 3
     zx_of_words, back_project = dense(x, Wb)  # 4
     zx, back_deal = embedding(batch.positions, zx_of_words)  # 5
-    h, back_lstm = lstm(zx, h0, h0, U, batch.sizes)  # 6
+    h, back_lstm = lstm(zx, h0, h0, U, batch.sizes, empty)  # 6
     h, back_dropout_h = dropout(h, mask("token_logits_bottleneck"))  # 7
     y, back_bottleneck = dense(h, p["token_logits_bottleneck"], elu)  # 8
     y, back_dropout_y = dropout(y, mask("token_logits"))  # 9
     loss, back_loss = project_cross_entropy(
-        y, p["token_logits"], batch.targets, None, divisor, hits
+        y, p["token_logits"], batch.targets, None, divisor, hits, empty
     )  # 10
 
     def backward(gradients: Mapping[str, Array]) -> None:
@@ -126,23 +128,34 @@ def caption_loss(
     return loss, backward
 
 
+MASK_AXES = {  # each mask's name, after the layer that it stands before, and what its rows are
+    "img_embed_to_bottleneck": "captions",
+    "img_embed_bottleneck_to_h0": "captions",
+    "lstm": "words",
+    "token_logits_bottleneck": "rows",
+    "token_logits": "rows",
+}
+
+
 def draw_masks(
-    rng: numpy.random.Generator, rate: float, sizes: Sizes, batch
+    rng: numpy.random.Generator, rate: float, sizes: Sizes, counts: Mapping[str, int]
 ) -> dict[str, numpy.ndarray]:
     """Dropout masks before every dense layer and the LSTM, for one batch, on the host.
 
-    A word that occurs several times in a batch has the same mask each time, because it is
-    projected only once (Gal and Ghahramani 2016 argue for that within a sequence).
+    counts: the batch's. A word that occurs several times in a batch has the same mask each time,
+    because it is projected only once (Gal and Ghahramani 2016 argue for that within a sequence).
     """
-    captions, words, rows = batch.features.shape[0], batch.words.shape[0], batch.targets.shape[0]
-    shapes = {
-        "img_embed_to_bottleneck": (captions, sizes.feature),
-        "img_embed_bottleneck_to_h0": (captions, sizes.image_bottleneck),
-        "lstm": (words, sizes.embedding),
-        "token_logits_bottleneck": (rows, sizes.hidden),
-        "token_logits": (rows, sizes.logit_bottleneck),
+    widths = {
+        "img_embed_to_bottleneck": sizes.feature,
+        "img_embed_bottleneck_to_h0": sizes.image_bottleneck,
+        "lstm": sizes.embedding,
+        "token_logits_bottleneck": sizes.hidden,
+        "token_logits": sizes.logit_bottleneck,
     }
-    return {name: draw_mask(rng, shape, rate) for name, shape in shapes.items()}
+    return {
+        name: draw_mask(rng, (counts[MASK_AXES[name]], width), rate)
+        for name, width in widths.items()
+    }
 
 
 def next_word(

@@ -192,7 +192,7 @@ def decoder_case(
     for caption in (0, 2, 3, 4):
         ids[caption, lengths[caption] - 1] = 2
     batch = pack(rng.standard_normal((5, sizes.feature)), ids, lengths)
-    masks = decoder.draw_masks(rng, rate, sizes, batch)
+    masks = decoder.draw_masks(rng, rate, sizes, batch.counts)
     parameters = as_float64(decoder.initialise(sizes, rng))
     gradients, adam = parameters.like(), Adam(parameters.flat, learning_rate=0.02)
     for _ in range(steps):

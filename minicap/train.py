@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from minicap import checkpoint, commands
-from minicap.backend import device_module
+from minicap.backend import blas_note, device_module
 from minicap.data.dataset import DataFiles, load_dataset
 from minicap.decoder import Sizes
 from minicap.encoder.photos import Photos, find_photos
@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int | None:
     )
     print(f"data      {counts}")
     print(f"          {len(dataset.vocabulary):,} words, {sizes.feature:,} features a picture")
-    for note in dataset.notes:
+    for note in filter(None, [*dataset.notes, blas_note() if options.device == "cpu" else ""]):
         print(f"note      {note}")
     print(
         f"decoder   {trainer.parameters.flat.size:,} parameters, {options.device}, "

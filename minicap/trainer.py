@@ -6,7 +6,6 @@ run needs no state of a random generator: the place in the data says it all.
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import ModuleType
 
@@ -16,21 +15,16 @@ from threadpoolctl import ThreadpoolController
 from minicap.backend import to_device, to_host
 from minicap.data.batches import Batch
 from minicap.data.dataset import Split
-from minicap.decoder import Sizes, caption_loss, draw_masks, initialise
+from minicap.decoder import MASK_AXES, Sizes, caption_loss, draw_masks, initialise
 from minicap.errors import UserError
-from minicap.nn.adam import Adam, clip_by_global_norm
+from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.parameters import Parameters
+from minicap.nn.scratch import Scratch
 from minicap.recipes import Recipe
+from minicap.workers import Workers, shared_zeros
 
 INITIAL, ORDER, SAMPLE, MASKS, VALIDATION = range(5)  # what a random stream is for
 QUIET = numpy.errstate(all="ignore")  # a loss that is no number is looked for, and told once
-AXES = {  # which of a batch's axes the rows of a mask are
-    "img_embed_to_bottleneck": "captions",
-    "img_embed_bottleneck_to_h0": "captions",
-    "lstm": "words",
-    "token_logits_bottleneck": "rows",
-    "token_logits": "rows",
-}
 
 
 class Diverged(UserError):
@@ -48,9 +42,9 @@ def batch_on(batch: Batch, xp: ModuleType) -> Batch:
 class Trainer:
     """A decoder, its optimiser and the way through the data.
 
-    threads: workers, each with its own share of every batch, its own gradients and one BLAS
-    thread. Their number changes the order of sums and so the last bits of the result; for a
-    given number the result is always the same.
+    threads: workers (minicap.workers), each with its own share of every batch, its own gradients
+    and one BLAS thread. Their number changes the order of sums and so the last bits of the result;
+    for a given number the result is always the same.
     """
 
     def __init__(
@@ -65,17 +59,20 @@ class Trainer:
         self.threads = 1 if xp is not numpy else threads
         self.epoch = self.step = 0  # epochs done, and batches done in the one after them
         start = initialise(sizes, self.stream(INITIAL), recipe.word_range)
-        self.parameters = Parameters(sizes.shapes(), "float32", xp)
+        zeros = shared_zeros if self.threads > 1 else xp.zeros
+        self.parameters = Parameters(sizes.shapes(), "float32", xp, zeros)
         self.parameters.flat[...] = to_device(start.flat, xp)
-        self.gradients = [self.parameters.like() for _ in range(self.threads)]
+        self.gradients = [self.parameters.like(zeros) for _ in range(self.threads)]
         self.adam = Adam(
             self.parameters.flat,
             recipe.learning_rate,
             recipe.beta1,
             recipe.beta2,
             recipe.epsilon,
+            zeros,
         )
-        self.pool = ThreadPoolExecutor(self.threads)
+        self.workers = Workers(self.threads, self._call)
+        self.scratch = [Scratch() for _ in range(self.threads)]
         self.blas = ThreadpoolController()
 
     def stream(self, purpose: int, *place: int) -> numpy.random.Generator:
@@ -99,42 +96,66 @@ class Trainer:
                 rows = order[step * size : (step + 1) * size]
             yield split.batch(rows)
 
-    @QUIET
     def train_step(self, batch: Batch) -> float:
         """One update from one batch. Returns its loss, the mean over its words.
 
         Diverged, and no update, when the loss is NaN or infinite.
         """
-        masks = None
-        if self.recipe.dropout:
-            rng = self.stream(MASKS, self.epoch, self.step)
-            masks = draw_masks(rng, self.recipe.dropout, self.sizes, batch)
-        words = len(batch.targets)
-
-        @QUIET
-        def work(job) -> float:
-            gradients, (share, index) = job
-            own = masks and {
-                name: to_device(mask[index[AXES[name]]], self.xp) for name, mask in masks.items()
-            }
-            share = batch_on(share, self.xp)
-            loss, backward = caption_loss(self.parameters, share, words, own)
-            backward(gradients)
-            return float(loss)
-
+        run, counts, place = self.workers.run, batch.counts, (self.epoch, self.step)
         shares = list(batch.split(self.threads))
-        with self.blas.limit(limits=1, user_api="blas"):
-            loss = sum(self.pool.map(work, zip(self.gradients, shares, strict=False)))
+        jobs = [(k, share, index, counts, place) for k, (share, index) in enumerate(shares)]
+        loss = sum(run("_differentiate", jobs))
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {self.adam.t + 1}")
-        gradient = self.gradients[0].flat
-        for other in self.gradients[1 : len(shares)]:
-            gradient += other.flat
-        if self.recipe.clip_norm:
-            clip_by_global_norm(gradient, self.recipe.clip_norm)
-        self.adam.step(gradient, self.pool.map, self.threads)
+        everybody = range(self.threads)
+        scale = 1.0
+        if self.recipe.clip_norm or len(jobs) > 1:
+            squares = run("_add", [(k, len(jobs)) for k in everybody])
+            if self.recipe.clip_norm:
+                scale = clip_scale(sum(squares, []), self.recipe.clip_norm)
+        self.adam.t += 1
+        run("_update", [(k, self.adam.t, scale) for k in everybody])
         self.step += 1
         return loss
+
+    @QUIET
+    def _call(self, method: str, *job):
+        """What a worker does: one of the next three, with one BLAS thread."""
+        with self.blas.limit(limits=1, user_api="blas"):
+            return getattr(self, method)(*job)
+
+    def _differentiate(
+        self, k: int, share: Batch, index: dict, counts: dict, place: tuple
+    ) -> float:
+        """Worker k's part of the loss and of the gradients.
+
+        index, counts: which captions, words and rows of the batch are its own, and how many the
+        batch has; masks are drawn for the whole batch, so that they are the same for any number
+        of workers. place: of the batch in the run.
+        """
+        masks = None
+        if self.recipe.dropout:
+            rng = self.stream(MASKS, *place)
+            masks = {
+                name: to_device(mask[index[MASK_AXES[name]]], self.xp)
+                for name, mask in draw_masks(rng, self.recipe.dropout, self.sizes, counts).items()
+            }
+        self.scratch[k].reset()
+        empty = self.scratch[k].empty if self.xp is numpy else None
+        loss, backward = caption_loss(
+            self.parameters, batch_on(share, self.xp), counts["rows"], masks, empty=empty
+        )
+        backward(self.gradients[k])
+        return float(loss)
+
+    def _add(self, k: int, count: int) -> list[float]:
+        """The sum of `count` workers' gradients: worker k's share of the blocks."""
+        flat = [gradients.flat for gradients in self.gradients[:count]]
+        return add_gradients(flat, k, self.threads)
+
+    def _update(self, k: int, t: int, scale: float) -> None:
+        """Adam's step number t: worker k's share of the blocks."""
+        self.adam.update(self.gradients[0].flat, t, scale, k, self.threads)
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Loss and next-word accuracy without dropout, as the recipe's `validation` says."""

@@ -15,7 +15,7 @@ import numpy
 
 FUNCTIONS = ["zeros", "zeros_like", "arange", "where", "concatenate", "argmax", "matmul"]
 FUNCTIONS += ["ascontiguousarray", "exp", "expm1", "log", "sqrt", "tanh"]
-FUNCTIONS += ["minimum", "maximum", "isfinite", "ones", "subtract", "multiply", "divide"]
+FUNCTIONS += ["minimum", "maximum", "isfinite", "ones", "add", "subtract", "multiply", "divide"]
 
 dtypes_made: set[numpy.dtype] = set()  # of every array since the set was last cleared
 

@@ -6,7 +6,14 @@ import types
 import numpy
 import pytest
 
-from minicap.backend import add_rows, array_module, device_module, to_device, to_host
+from minicap.backend import (
+    add_rows,
+    array_module,
+    blas_note,
+    device_module,
+    to_device,
+    to_host,
+)
 from minicap.errors import UserError
 
 
@@ -65,3 +72,16 @@ def test_cuda_that_is_not_there_is_one_clear_line(monkeypatch, cupy, says):
 def test_an_unknown_device_is_named():
     with pytest.raises(UserError, match="'tpu'.*cpu, cuda"):
         device_module("tpu")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "avx512", "told"),
+    [("Haswell", True, True), ("SkylakeX", True, False), ("Haswell", False, False)],
+)
+def test_a_slow_kernel_is_told(monkeypatch, kernel, avx512, told):
+    info = [{"internal_api": "openblas", "architecture": kernel}]
+    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: info)
+    features = numpy._core._multiarray_umath.__cpu_features__
+    monkeypatch.setitem(features, "AVX512_SKX", avx512)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", kernel)
+    assert (f"OPENBLAS_CORETYPE={kernel}" in blas_note()) == told == bool(blas_note())

@@ -261,7 +261,7 @@ def test_float32_agrees_with_float64():
     )
     p = initialise(sizes, rng)
     batch = random_batch(rng, sizes)
-    masks = draw_masks(rng, 0.3, sizes, batch)
+    masks = draw_masks(rng, 0.3, sizes, batch.counts)
     found = {}
     for q in p, as_float64(p):
         exact = q.flat.dtype == numpy.float64

@@ -6,7 +6,7 @@ import math
 import numpy
 import pytest
 
-from minicap import checkpoint
+from minicap import checkpoint, workers
 from minicap import trainer as module
 from minicap.data.batches import pack
 from minicap.decoder import caption_loss
@@ -90,11 +90,12 @@ def test_each_worker_gets_its_part_of_the_same_masks(data, monkeypatch):
     seen = []
     real = module.caption_loss
 
-    def spy(p, share, words, masks):
+    def spy(p, share, words, masks, **options):
         seen.append((share, masks))
-        return real(p, share, words, masks)
+        return real(p, share, words, masks, **options)
 
     monkeypatch.setattr(module, "caption_loss", spy)
+    monkeypatch.setattr(workers, "FORK", False)  # threads: what they see can be seen here
     batch = data.splits["train"].batch(numpy.arange(7))
 
     def rows(shares):
@@ -130,7 +131,7 @@ def test_masks_differ_from_step_to_step(data, monkeypatch):
     monkeypatch.setattr(
         module, "draw_masks", lambda *a: drawn.append(real(*a)["token_logits"]) or {}
     )
-    monkeypatch.setattr(module, "caption_loss", lambda p, s, w, m: caption_loss(p, s, w))
+    monkeypatch.setattr(module, "caption_loss", lambda p, s, w, m, **_: caption_loss(p, s, w))
     run = new(data)
     batch = data.splits["train"].batch(numpy.arange(4))
     for _ in range(3):

@@ -20,31 +20,41 @@ class Batch:
     targets: numpy.ndarray  # (R,) the word that follows each input
     sizes: list[int]  # how many captions are still going at each step; the sum is R
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """N, D and R: {"captions": N, "words": D, "rows": R}."""
+        captions, words, rows = self.features, self.words, self.targets
+        return {"captions": len(captions), "words": len(words), "rows": len(rows)}
+
     def split(self, workers: int) -> Iterator[tuple["Batch", dict[str, numpy.ndarray]]]:
-        """Every `workers`-th caption to each worker, so that all get captions of all lengths.
+        """As many words to each worker, as nearly as whole captions allow; captions of like
+        lengths go to the same one, so that only one of them takes the many small last steps.
 
         Yields each share that is not empty, and which of the whole batch's captions, words and
         rows it holds: {"captions": (n,), "words": (d,), "rows": (r,)}.
         """
-        starts = numpy.cumsum([0, *self.sizes[:-1]])
-        for first in range(min(workers, self.sizes[0])):
-            sizes = [len(range(first, size, workers)) for size in self.sizes]
-            rows = numpy.concatenate(
-                [
-                    start + numpy.arange(first, size, workers)
-                    for start, size in zip(starts, self.sizes, strict=True)
-                ]
-            )
-            words, positions = numpy.unique(self.positions[rows], return_inverse=True)
+        sizes = numpy.array(self.sizes)
+        going = numpy.arange(sizes[0]) < sizes[:, None]  # (steps, N)
+        row = (numpy.cumsum(sizes) - sizes)[:, None] + numpy.arange(sizes[0])
+        lengths = going.sum(axis=0)
+        middle = numpy.cumsum(lengths) - lengths / 2  # of each caption, counted in words
+        owners = (middle * workers / len(self.targets)).astype(int)
+        for owner in numpy.unique(owners):
+            captions = numpy.flatnonzero(owners == owner)
+            own = slice(captions[0], captions[-1] + 1)
+            rows = row[:, own][going[:, own]]
+            positions = self.positions[rows]
+            used = numpy.zeros(len(self.words), dtype=bool)
+            used[positions] = True
             share = Batch(
-                self.features[first::workers],
-                self.words[words],
-                positions,
+                self.features[own],
+                self.words[used],
+                (numpy.cumsum(used) - 1)[positions],
                 self.targets[rows],
-                [size for size in sizes if size],
+                going[: lengths[captions[0]], own].sum(axis=1).tolist(),
             )
-            captions = numpy.arange(first, self.sizes[0], workers)
-            yield share, {"captions": captions, "words": words, "rows": rows}
+            index = {"captions": captions, "words": numpy.flatnonzero(used), "rows": rows}
+            yield share, index
 
 
 def pack(features: numpy.ndarray, ids: numpy.ndarray, lengths: numpy.ndarray) -> Batch:

@@ -1,22 +1,45 @@
 """Adam (Kingma and Ba 2015) as tf.train.AdamOptimizer has it, and clipping by the global norm."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy
 
 from minicap.backend import Array, array_module
 
-BLOCK = 1 << 17  # numbers: few enough for the cache, many enough that threads seldom meet
+BLOCK = 1 << 15  # numbers: all that a block's update touches stays in the cache
 
 
-def clip_by_global_norm(gradient: Array, limit: float) -> float:
-    """Scale `gradient` in place so that its norm is `limit` at the most (Pascanu et al. 2013).
+def blocks(array: Array, share: int = 0, shares: int = 1) -> list[slice]:
+    """Blocks of `array`; of them, every one that falls to `share` among `shares`. On a GPU there
+    is one: it has no use for less."""
+    size = array.size
+    block = BLOCK if array_module(array) is numpy else size
+    return [slice(i, i + block) for i in range(share * block, size, shares * block)]
 
-    gradient: (P,), all gradients in one flat buffer; limit > 0. Returns the norm before.
+
+def add_gradients(gradients: Sequence[Array], share: int = 0, shares: int = 1) -> list[float]:
+    """Add all gradients into the first, in place, block by block.
+
+    gradients: (P,) each, one or more. Returns each block's sum of squares, for `global_norm`.
     """
-    norm = math.sqrt(float(gradient @ gradient))
-    if norm > limit:
-        gradient *= limit / norm
-    return norm
+    first, *others = gradients
+    squares = []
+    for block in blocks(first, share, shares):
+        g = first[block]
+        for other in others:
+            g += other[block]
+        squares.append(float(g @ g))
+    return squares
+
+
+def clip_scale(squares: Sequence[float], limit: float) -> float:
+    """What to multiply a gradient by so that its norm is `limit` at the most (Pascanu et al. 2013).
+
+    squares: sums of squares of its parts, in any order; limit > 0.
+    """
+    norm = math.sqrt(math.fsum(squares))
+    return limit / norm if norm > limit else 1.0
 
 
 class Adam:
@@ -35,42 +58,42 @@ class Adam:
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
+        zeros: Callable | None = None,
     ):
-        xp = array_module(parameters)
+        zeros = zeros or array_module(parameters).zeros
         self.parameters = parameters
         self.learning_rate, self.beta1, self.beta2 = learning_rate, beta1, beta2
         self.epsilon = epsilon
-        self.m = xp.zeros_like(parameters)
-        self.v = xp.zeros_like(parameters)
+        self.m = zeros(parameters.shape, parameters.dtype)
+        self.v = zeros(parameters.shape, parameters.dtype)
         self.t = 0
 
-    def step(self, gradient: Array, run: Callable = map, shares: int = 1) -> None:
-        """One update of the parameters in place. gradient: (P,).
-
-        run: a `map`, for example that of a pool of `shares` threads, each of which then updates
-        its share of the blocks. The result does not depend on it.
-        """
-        xp = array_module(gradient)
+    def step(self, gradient: Array, scale: float = 1.0) -> None:
+        """One update of the parameters in place, by scale * gradient. gradient: (P,)."""
         self.t += 1
-        rate = self.learning_rate * math.sqrt(1 - self.beta2**self.t) / (1 - self.beta1**self.t)
+        self.update(gradient, self.t, scale)
 
-        def update(share: int) -> None:
-            work = xp.empty(min(BLOCK, gradient.size), dtype=gradient.dtype)
-            for start in range(share * BLOCK, gradient.size, shares * BLOCK):
-                block = slice(start, start + BLOCK)
-                g, m, v = gradient[block], self.m[block], self.v[block]
-                w = work[: g.size]  # whatever lies between two steps: it stays in the cache
-                xp.subtract(g, m, out=w)
-                w *= 1 - self.beta1
-                m += w  # m + (1 - beta1) (g - m)
-                xp.multiply(g, g, out=w)
-                w -= v
-                w *= 1 - self.beta2
-                v += w  # v + (1 - beta2) (g^2 - v)
-                xp.sqrt(v, out=w)
-                w += self.epsilon
-                xp.divide(m, w, out=w)
-                w *= rate
-                self.parameters[block] -= w  # rate m / (sqrt(v) + epsilon)
-
-        list(run(update, range(shares)))
+    def update(
+        self, gradient: Array, t: int, scale: float = 1.0, share: int = 0, shares: int = 1
+    ) -> None:
+        """What step number t does to every block that falls to `share` among `shares`."""
+        xp = array_module(gradient)
+        rate = self.learning_rate * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
+        work = xp.empty_like(gradient[blocks(gradient)[0]])
+        for block in blocks(gradient, share, shares):
+            g, m, v = gradient[block], self.m[block], self.v[block]
+            w = work[: g.size]  # whatever lies between two steps: it stays in the cache
+            if scale != 1:
+                g *= scale
+            xp.subtract(g, m, out=w)
+            w *= 1 - self.beta1
+            m += w  # m + (1 - beta1) (g - m)
+            xp.multiply(g, g, out=w)
+            w -= v
+            w *= 1 - self.beta2
+            v += w  # v + (1 - beta2) (g^2 - v)
+            xp.sqrt(v, out=w)
+            w += self.epsilon
+            xp.divide(m, w, out=w)
+            w *= rate
+            self.parameters[block] -= w  # rate m / (sqrt(v) + epsilon)

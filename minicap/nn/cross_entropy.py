@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import numpy
+
 from minicap.backend import Array, array_module
 
 BLOCK = 32  # rows whose logits are worked on while they are still in the cache
@@ -14,45 +16,57 @@ def project_cross_entropy(
     weights: Array | None,
     divisor: float,
     hits: Array | None = None,
+    empty: Callable | None = None,
 ) -> tuple[Array, Callable]:
     """sum over r of weights[r] * -log softmax(x[r] W + b)[targets[r]], divided by `divisor`.
 
     x: (R, I), one row for each real word, so that padding has no row; Wb: (I + 1, V), bias last;
     targets: (R,) integers in [0, V); weights: (R,), or None for 1; hits: None, or (R,) booleans
-    that are filled in with whether the target was the likeliest word.
+    that are filled in with whether the target was the likeliest word; empty: makes the array of
+    logits (minicap.nn.scratch).
     Returns the loss (0-d) and backward(dloss=1, out=None) -> dx (R, I), dWb (I + 1, V).
 
-    log-sum-exp is shifted by each row's greatest logit, so that nothing overflows. The softmax
-    e / s is never formed: its rows are needed in two products only, and there it is cheaper to
-    divide the rows of the small matrix by s than those of the one that is as wide as the
-    vocabulary.
+    The softmax e / s is never formed: its rows are needed in two products only, and there it is
+    cheaper to divide the rows of the small matrix by s than those of the one that is as wide as
+    the vocabulary.
     """
     xp = array_module(x)
-    rows = xp.arange(x.shape[0])
     dtype = xp.result_type(x, Wb)
     x1 = xp.ones((x.shape[0], Wb.shape[0]), dtype=dtype)  # the bias rides as a column of ones
     x1[:, :-1] = x
-    e = x1 @ Wb  # 1: the logits, all in one product
+    e = (empty or xp.empty)((x.shape[0], Wb.shape[1]), dtype)
     ones = xp.ones(Wb.shape[1], dtype=dtype)
-    s = xp.empty(x.shape[0], dtype=dtype)
-    loss_per_row = xp.empty(x.shape[0], dtype=dtype)
-    for start in range(0, x.shape[0], BLOCK):
-        block = slice(start, start + BLOCK)
-        logits = e[block]
-        top = logits.real.max(axis=1)
-        target_logits = logits[xp.arange(logits.shape[0]), targets[block]]
+    s = xp.empty(x.shape[0], dtype)
+    rows = xp.arange(x.shape[0])
+
+    def exponentials(shifted: bool) -> tuple[Array, Array]:
+        """Fill in e and s. Returns the targets' logits, and what each row was shifted by."""
+        xp.matmul(x1, Wb, out=e)  # 1: the logits, all in one product
+        target_logits = e[rows, targets]
+        shift = e.real.max(axis=1) if shifted else xp.zeros_like(target_logits.real)
         if hits is not None:
-            hits[block] = target_logits.real == top
-        logits -= top[:, None]
-        xp.exp(logits, out=logits)  # 2: e, in the place of the logits
-        s[block] = logits @ ones  # 3: as a product the sum takes half the time
-        loss_per_row[block] = xp.log(s[block]) + top - target_logits  # 4
+            hits[...] = target_logits.real == shift
+        for start in range(0, x.shape[0], BLOCK):
+            block = slice(start, start + BLOCK)
+            logits = e[block]
+            if shifted:
+                logits -= shift[block, None]
+            xp.exp(logits, out=logits)  # 2: e, in the place of the logits
+            xp.matmul(logits, ones, out=s[block])  # 3: as a product the sum takes half the time
+        return target_logits, shift
+
+    # Shifting by each row's greatest logit changes nothing but what overflows. It takes two more
+    # passes over the logits: on a CPU, only if it must be. (A GPU would have to wait to know.)
+    with numpy.errstate(over="ignore"):
+        target_logits, shift = exponentials(shifted=xp is not numpy or hits is not None)
+    if xp is numpy and not ((s.real > 1e-30) & (s.real < 1e30)).all():
+        target_logits, shift = exponentials(shifted=True)
     scale = 1 / divisor if weights is None else weights / divisor
-    loss = (loss_per_row * scale).sum()  # 5
+    loss = ((xp.log(s) + shift - target_logits) * scale).sum()  # 4
 
     def backward(dloss: float = 1.0, out: Array | None = None) -> tuple[Array, Array]:
         dWb = xp.empty_like(Wb) if out is None else out
-        # dloss / dlogits is (e / s - 1 at the target) * scale: from 5, 4, 3 and 2. Held as
+        # dloss / dlogits is (e / s - 1 at the target) * scale: from 4, 3 and 2. Held as
         # (e - s at the target), in the place of e, times the column scale / s.
         e[rows, targets] -= s
         column = (scale * dloss / s)[:, None]

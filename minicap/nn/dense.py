@@ -43,7 +43,7 @@ def dense(x: Array, Wb: Array, activation: Callable | None = None) -> tuple[Arra
         dWb = xp.empty_like(Wb) if out is None else out
         dz = activation_backward(dy) if activation else dy  # from 2
         xp.matmul(x.T, dz, out=dWb[:-1])  # from 1
-        dz.sum(axis=0, out=dWb[-1])  # from 1
+        xp.matmul(xp.ones(dz.shape[0], dtype=dz.dtype), dz, out=dWb[-1])  # from 1: the sum of rows
         dx = dz @ Wb[:-1].T if need_dx else None  # from 1
         return dx, dWb
 

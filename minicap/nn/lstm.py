@@ -5,72 +5,115 @@ gate, output gate) and 1 is added to the forget gate's input, so that an untrain
 (Jozefowicz et al. 2015).
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
-from minicap.backend import Array, array_module
+import numpy
+
+from minicap.backend import Array, array_module, to_device
 
 FORGET_BIAS = 1.0
 
 
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), written with tanh: no overflow, keeps dtype, works on complex numbers."""
-    return array_module(x).tanh(x / 2) / 2 + 0.5
+@functools.cache
+def gate_constants(H: int, dtype: str, xp: ModuleType) -> tuple[Array, Array]:
+    """scale and shift (4 H,), for which the gates are scale tanh(scale (z + shift)) + 1 - scale.
+
+    j is a tanh, where scale is 1; i, f and o are sigmoids, 1 / (1 + exp(-z)), which is the same
+    as tanh(z / 2) / 2 + 1 / 2. So one call serves all four, and nothing can overflow.
+    """
+    scale, shift = numpy.repeat([[0.5, 1, 0.5, 0.5], [0, 0, FORGET_BIAS, 0]], H, axis=1)
+    return to_device(scale.astype(dtype), xp), to_device(shift.astype(dtype), xp)
 
 
-def lstm_step(z: Array, c: Array) -> tuple[Array, Array, Callable]:
+def lstm_step(z: Array, c: Array, out: Array | None = None) -> tuple[Array, Array, Callable]:
     """One step of the cell, from the gates' inputs.
 
-    z: (N, 4 H), the gates' inputs x W + b + h U in the order i, j, f, o; c: (N, H), the cell.
+    z: (N, 4 H), the gates' inputs x W + b + h U in the order i, j, f, o; c: (N, H), the cell;
+    out: (N, 4 H), where the gates themselves are kept for the way back; may be z.
     Returns the new h (N, H), the new c (N, H) and
     backward(dh, dc, out=None) -> dz (N, 4 H), the old cell's dc (N, H).
     """
     xp = array_module(z)
     H = c.shape[1]
-    i = sigmoid(z[:, :H])  # 1
-    j = xp.tanh(z[:, H : 2 * H])  # 2
-    f = sigmoid(z[:, 2 * H : 3 * H] + FORGET_BIAS)  # 3
-    o = sigmoid(z[:, 3 * H :])  # 4
-    c_next = f * c + i * j  # 5
-    t = xp.tanh(c_next)  # 6
-    h_next = o * t  # 7
+    scale, shift = gate_constants(H, z.real.dtype.char, xp)
+    gates = xp.add(z, shift, out=out)
+    gates *= scale
+    xp.tanh(gates, out=gates)
+    gates *= scale
+    gates += 1 - scale  # 1
+    i, j, f, o = gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H : 3 * H], gates[:, 3 * H :]
+    c_next = f * c + i * j  # 2
+    t = xp.tanh(c_next)  # 3
+    h_next = o * t  # 4
 
     def backward(dh: Array, dc: Array, out: Array | None = None) -> tuple[Array, Array]:
         dz = xp.empty_like(z) if out is None else out
-        dc = dc + dh * o * (1 - t * t)  # from 7 and 6; dc itself comes from the next step
-        dz[:, :H] = dc * j * i * (1 - i)  # from 5 and 1
-        dz[:, H : 2 * H] = dc * i * (1 - j * j)  # from 5 and 2
-        dz[:, 2 * H : 3 * H] = dc * c * f * (1 - f)  # from 5 and 3
-        dz[:, 3 * H :] = dh * t * o * (1 - o)  # from 7 and 4
-        return dz, dc * f  # from 5
+        dc = dc + dh * o * (1 - t * t)  # from 4 and 3; dc itself comes from the next step
+        xp.multiply(dc, j, out=dz[:, :H])  # from 2
+        xp.multiply(dc, i, out=dz[:, H : 2 * H])  # from 2
+        xp.multiply(dc, c, out=dz[:, 2 * H : 3 * H])  # from 2
+        xp.multiply(dh, t, out=dz[:, 3 * H :])  # from 4
+        # A sigmoid g has the slope (1 - g) g, a tanh (1 - g) (1 + g).
+        dz *= (1 - gates) * (gates + (2 * scale - 1))  # from 1
+        return dz, dc * f  # from 2
 
     return h_next, c_next, backward
 
 
-def lstm(zx: Array, h0: Array, c0: Array, U: Array, sizes: Sequence[int]) -> tuple[Array, Callable]:
+def multiply_few_rows(x: Array, W: Array, out: Array) -> Array:
+    """x W, for small numbers of rows. x: (N, I); W: (I, O); out: (N, O).
+
+    OpenBLAS copies W into another order before it multiplies, which takes longer than the
+    product itself if x has few rows. It does without where there are no more than a million
+    multiplications: so the columns of W are dealt with in so many parts.
+    """
+    xp = array_module(x)
+    rows, (inputs, outputs) = len(x), W.shape
+    if xp is numpy and 2 < rows <= 12:
+        for parts in (2, 3, 4, 6, 12):
+            if outputs % parts == 0 and rows * W.size / parts <= 1e6:
+                columns = W.reshape(inputs, parts, -1).swapaxes(0, 1)
+                xp.matmul(x, columns, out=out.reshape(rows, parts, -1).swapaxes(0, 1))
+                return out
+    return xp.matmul(x, W, out=out)
+
+
+def lstm(
+    zx: Array,
+    h0: Array,
+    c0: Array,
+    U: Array,
+    sizes: Sequence[int],
+    empty: Callable | None = None,
+) -> tuple[Array, Callable]:
     """The cell along whole sequences that are packed.
 
     Sequences are sorted, longest first, and laid out step by step: sizes[t] of them are still
     going at step t, and their rows follow those of step t - 1, R = sum(sizes) rows in all. A
     finished sequence has left the batch, so padding costs nothing.
     zx: (R, 4 H), the projected inputs x W + b; h0, c0: (N, H), N = sizes[0], in the sequences'
-    order; U: (H, 4 H).
+    order; U: (H, 4 H); empty: makes the large arrays (minicap.nn.scratch).
     Returns h (R, H) and backward(dh, out=None) -> dzx (R, 4 H), dh0, dc0 (N, H), dU (H, 4 H).
     """
     xp = array_module(zx)
-    h_before = xp.empty((zx.shape[0], h0.shape[1]), dtype=xp.result_type(zx, h0, c0, U))
-    h_after = xp.empty_like(h_before)
+    empty = empty or xp.empty
+    dtype = xp.result_type(zx, h0, c0, U)
+    gates = empty(zx.shape, dtype)
+    h_after = empty((zx.shape[0], h0.shape[1]), dtype)
     h, c, steps, start = h0, c0, [], 0
     for size in sizes:
         rows = slice(start, start + size)
-        h, c = h[:size], c[:size]
-        h_before[rows] = h
-        h, c, step_backward = lstm_step(zx[rows] + h @ U, c)  # 1
+        z = multiply_few_rows(h[:size], U, gates[rows])
+        z += zx[rows]  # 1
+        h, c, step_backward = lstm_step(z, c[:size], out=z)  # 2
         h_after[rows] = h
         steps.append((rows, step_backward))
         start += size
 
     def backward(dh: Array, out: Array | None = None):
-        dz = xp.empty_like(zx)
+        dz = empty(zx.shape, dtype)
         # The gradient that flows from one step to the step before. Rows of sequences that have
         # ended later in time are still zero when the way back reaches their last word.
         carry_h, carry_c = xp.zeros_like(h0), xp.zeros_like(c0)
@@ -78,8 +121,12 @@ def lstm(zx: Array, h0: Array, c0: Array, U: Array, sizes: Sequence[int]) -> tup
         for rows, step_backward in reversed(steps):
             size = rows.stop - rows.start
             dh_t = dh[rows] + carry_h[:size]
-            dz_t, carry_c[:size] = step_backward(dh_t, carry_c[:size], out=dz[rows])
-            carry_h[:size] = dz_t @ UT  # from 1
+            dz_t, carry_c[:size] = step_backward(dh_t, carry_c[:size], out=dz[rows])  # from 2
+            multiply_few_rows(dz_t, UT, carry_h[:size])  # from 1
+        # Each row's h before its step: h0, then what the same sequence had a step earlier.
+        back = numpy.array(sizes[:-1], dtype=int)
+        earlier = numpy.arange(sizes[0], zx.shape[0]) - numpy.repeat(back, sizes[1:])
+        h_before = xp.concatenate([h0, h_after[to_device(earlier, xp)]])
         dU = xp.matmul(h_before.T, dz, out=out)  # from 1, for all steps at once
         return dz, carry_h, carry_c, dU
 

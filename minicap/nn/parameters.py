@@ -1,7 +1,7 @@
 """All parameters of a model in one flat buffer, with a named view for each."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 
 import numpy
@@ -14,22 +14,27 @@ class Parameters(Mapping[str, Array]):
 
     An optimiser, a sum over workers or a norm then needs one line and knows no names; a layer
     writes its gradient straight into a view. Views are in the order of `shapes`.
+    zeros: makes the buffer, if it is not to be xp.zeros.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], dtype="float32", xp: ModuleType = numpy
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype="float32",
+        xp: ModuleType = numpy,
+        zeros: Callable | None = None,
     ):
         self.shapes = dict(shapes)
-        self.flat = xp.zeros(sum(map(math.prod, self.shapes.values())), dtype=dtype)
+        self.flat = (zeros or xp.zeros)(sum(map(math.prod, self.shapes.values())), dtype)
         self._views, start = {}, 0
         for name, shape in self.shapes.items():
             end = start + math.prod(shape)
             self._views[name] = self.flat[start:end].reshape(shape)
             start = end
 
-    def like(self) -> "Parameters":
+    def like(self, zeros: Callable | None = None) -> "Parameters":
         """Zeros of the same names, shapes, dtype and device: room for gradients."""
-        return Parameters(self.shapes, self.flat.dtype, array_module(self.flat))
+        return Parameters(self.shapes, self.flat.dtype, array_module(self.flat), zeros)
 
     def __getitem__(self, name: str) -> Array:
         return self._views[name]

@@ -27,6 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -77,7 +78,8 @@ def minicap(work: str, threads: int) -> Callable:
     from minicap.trainer import Trainer
 
     vocabulary, _, widths = WORKS[work]
-    trainer = Trainer(RECIPES["course"], Sizes(vocabulary, *widths), 0, threads)
+    recipe = replace(RECIPES["course"], clip_norm=5.0)
+    trainer = Trainer(recipe, Sizes(vocabulary, *widths), 0, threads)
     return lambda features, ids, lengths: trainer.train_step(pack(features, ids, lengths))
 
 

@@ -1,12 +1,11 @@
 """Adam and clipping by the global norm. (Twenty steps beside PyTorch's: test_decoder.py.)"""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy
 import pytest
 
-from minicap.nn.adam import BLOCK, Adam, clip_by_global_norm
+from minicap.nn.adam import BLOCK, Adam, add_gradients, clip_scale
 
 
 def test_three_steps_with_scalars():
@@ -54,16 +53,24 @@ def test_float32_stays_float32():
     assert adam.m.dtype == adam.v.dtype == parameters.dtype == numpy.float32
 
 
-def test_clipping_keeps_the_direction():
-    gradient = numpy.array([3.0, -4.0])
-    assert clip_by_global_norm(gradient, 1) == 5
-    numpy.testing.assert_allclose(gradient, [0.6, -0.8], rtol=1e-14)
+def test_clipping_is_over_all_parts_together():
+    """3, 4 and 12 have the norm 13, however the squares come."""
+    for squares in ([9, 16, 144], [25, 144], [169]):
+        assert clip_scale(squares, 6.5) == 0.5
 
 
 def test_clipping_leaves_short_gradients_alone():
-    gradient = numpy.array([3.0, -4.0])
-    assert clip_by_global_norm(gradient, 5.5) == 5
-    assert gradient.tolist() == [3, -4]
+    assert clip_scale([9, 16], 5.5) == 1 == clip_scale([0], 1)
+
+
+def test_a_scaled_step_is_a_step_by_the_scaled_gradient():
+    gradient = numpy.random.default_rng(0).standard_normal(9)
+    ends = []
+    for scale in (1, 0.25):
+        adam = Adam(numpy.zeros(9), epsilon=0.1)
+        adam.step(gradient / scale, scale)
+        ends.append(adam.parameters)
+    numpy.testing.assert_allclose(ends[0], ends[1], rtol=1e-15)
 
 
 @pytest.mark.parametrize("limit", [0.5, 1e3])
@@ -74,22 +81,33 @@ def test_pytorch_clips_alike(limit):
     theirs = torch.zeros(50, dtype=torch.float64, requires_grad=True)
     theirs.grad = torch.tensor(gradient)
     norm = torch.nn.utils.clip_grad_norm_(theirs, limit).item()
-    assert clip_by_global_norm(gradient, limit) == pytest.approx(norm, rel=1e-14, abs=0)
     added = norm / (norm + 1e-6) if norm > limit else 1
-    numpy.testing.assert_allclose(gradient * added, theirs.grad.numpy(), rtol=1e-14)
+    clipped = gradient * clip_scale(add_gradients([gradient]), limit)
+    numpy.testing.assert_allclose(clipped * added, theirs.grad.numpy(), rtol=1e-14)
 
 
-def test_shares_change_nothing():
-    """Several threads, each with its share of the blocks, end at the same bits as one."""
-    rng = numpy.random.default_rng(5)
-    size = 5 * BLOCK + 17  # shares of different size, and a last block that is not full
-    start, gradient = rng.standard_normal((2, size)).astype("float32")
+SIZE = 5 * BLOCK + 17  # shares of different size, and a last block that is not full
+
+
+def test_shares_of_a_step_change_nothing():
+    """Several workers, each with its share of the blocks, end at the same bits as one."""
+    start, gradient = numpy.random.default_rng(5).standard_normal((2, SIZE)).astype("float32")
     ends = []
     for shares in (1, 2, 3):
         adam = Adam(start.copy())
-        with ThreadPoolExecutor(shares) as pool:
-            for _ in range(2):
-                adam.step(gradient, pool.map, shares)
+        for t in (1, 2):
+            for share in range(shares):
+                adam.update(gradient, t, 1.0, share, shares)
         ends.append(adam.parameters)
     assert (ends[0] != start).all()
     assert all((end == ends[0]).all() for end in ends)
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3])
+def test_gradients_are_added_by_shares(shares):
+    """All into the first; the squares of the sum, of every block once."""
+    gradients = numpy.random.default_rng(5).standard_normal((3, SIZE))
+    expected = gradients.sum(axis=0)
+    squares = [add_gradients(gradients, share, shares) for share in range(shares)]
+    numpy.testing.assert_allclose(gradients[0], expected, rtol=0, atol=1e-14)
+    assert math.fsum(sum(squares, [])) == pytest.approx(expected @ expected, rel=1e-12)

@@ -53,6 +53,23 @@ def test_huge_logits_do_not_overflow():
     assert loss == 1e4 and dWb[-1].tolist() == [-1, 1]
 
 
+@pytest.mark.parametrize("constant", [-300.0, 300.0])
+def test_a_constant_added_to_all_logits_changes_nothing(constant):
+    """In float32, where exp(300) is infinite and exp(-300) is 0: loss and gradients are as
+    without it, to what is lost where 300 is added in float32."""
+    x, Wb, targets, weights = example(BLOCK + 6)
+    moved = Wb.copy()
+    moved[-1] += constant
+    found = []
+    for parameters in Wb, moved:
+        arrays = (array.astype("float32") for array in (x, parameters))
+        with numpy.errstate(over="ignore"):
+            loss, backward = project_cross_entropy(*arrays, targets, None, 17)
+        found.append([loss, backward()[1]])
+    numpy.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-5)
+    numpy.testing.assert_allclose(found[1][1], found[0][1], rtol=0, atol=1e-4)
+
+
 def test_no_weights_means_weights_of_1():
     x, Wb, targets, _ = example(BLOCK + 6)
     loss, backward = project_cross_entropy(x, Wb, targets, None, 17)

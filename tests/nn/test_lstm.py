@@ -5,7 +5,7 @@ import math
 import numpy
 import pytest
 
-from minicap.nn.lstm import lstm, lstm_step, sigmoid
+from minicap.nn.lstm import lstm, lstm_step, multiply_few_rows
 from tests.checks import assert_central_differences, assert_complex_step
 
 SIZES = [4, 3, 3, 1]  # sequences of lengths 4, 3, 3 and 1
@@ -107,11 +107,24 @@ def test_dU_goes_into_out():
     assert numpy.isfinite(out).all()
 
 
-def test_sigmoid_neither_overflows_nor_changes_dtype():
-    x = numpy.array([-1e4, 0, 1e4], dtype="float32")
+def test_gates_neither_overflow_nor_change_dtype():
+    """With inputs of +-1e4 the gates are open or shut, and the cell is 0, j or c."""
+    z = numpy.array([[1e4, 1e4, -1e4, 1e4], [-1e4, 1e4, 1e4, -1e4]], dtype="float32")
     with numpy.errstate(all="raise"):
-        y = sigmoid(x)
-    assert y.dtype == numpy.float32 and y.tolist() == [0, 0.5, 1]
+        h, c, _ = lstm_step(z, numpy.full((2, 1), 0.5, dtype="float32"))
+    assert c.dtype == h.dtype == numpy.float32
+    assert c[:, 0].tolist() == [1, 0.5] and h[:, 0].tolist() == [numpy.tanh(numpy.float32(1)), 0]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 12, 13])
+@pytest.mark.parametrize("width", [4, 12, 600])
+def test_products_of_few_rows_are_products(rows, width):
+    """Cut into parts or not, into a view of something larger."""
+    rng = numpy.random.default_rng(0)
+    x, W = rng.standard_normal((rows, 300)), rng.standard_normal((300, width))
+    out = numpy.empty((20, width))[2 : 2 + rows]
+    assert multiply_few_rows(x, W, out) is out
+    numpy.testing.assert_allclose(out, x @ W, rtol=0, atol=1e-12)
 
 
 def test_onnx_runtimes_lstm_operator_agrees():

@@ -1,0 +1,98 @@
+"""Workers: jobs side by side, in processes and in threads."""
+
+import os
+import signal
+import time
+
+import numpy
+import pytest
+
+from minicap import workers
+from minicap.errors import UserError
+from minicap.workers import Workers, shared_zeros
+
+
+@pytest.fixture(params=["processes", "threads"])
+def kind(request, monkeypatch):
+    if request.param == "processes" and not workers.FORK:
+        pytest.skip("processes are for systems that fork safely")
+    monkeypatch.setattr(workers, "FORK", request.param == "processes")
+    return request.param
+
+
+def test_results_come_in_the_order_of_the_jobs(kind):
+    """The slowest first; also with fewer jobs than workers, and again with the same helpers."""
+
+    def call(method, number):
+        time.sleep(0.05 / (number + 1))
+        return method, number, os.getpid()
+
+    crew = Workers(3, call)
+    for count in (3, 1, 2, 3):
+        found = crew.run("square", [(n,) for n in range(count)])
+        assert [f[:2] for f in found] == [("square", n) for n in range(count)]
+        assert len({pid for *_, pid in found}) == (count if kind == "processes" else 1)
+
+
+def test_shared_arrays_are_shared(kind):
+    """What one writes, all see: in both directions, before and after the helpers have started."""
+    array = shared_zeros((3, 2), "float32")
+
+    def call(method, row):
+        array[row] += array[2] + row
+        return float(array[row, 0])
+
+    crew = Workers(2, call)
+    array[2] = 5
+    assert crew.run("add", [(0,), (1,)]) == [5, 6]
+    array[2] = 7
+    assert crew.run("add", [(0,), (1,)]) == [12, 14]
+    assert array.tolist() == [[12, 12], [14, 14], [7, 7]] and array.dtype == numpy.float32
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_is_raised_here_and_the_next_jobs_run(kind, failing):
+    def call(method, number):
+        if method == "fail" and number == failing:
+            raise UserError(f"job {number} failed")
+        return number
+
+    crew = Workers(2, call)
+    with pytest.raises(UserError, match=f"job {failing} failed"):
+        crew.run("fail", [(0,), (1,)])
+    assert crew.run("work", [(0,), (1,)]) == [0, 1]
+
+
+def test_after_an_interruption_no_old_answer_is_taken_for_a_new_one(kind):
+    def call(method, number):
+        if method == "stop" and number == 0:
+            raise KeyboardInterrupt
+        return method, number
+
+    crew = Workers(2, call)
+    with pytest.raises(KeyboardInterrupt):
+        crew.run("stop", [(0,), (1,)])
+    assert crew.run("work", [(0,), (1,)]) == [("work", 0), ("work", 1)]
+
+
+@pytest.mark.skipif(not workers.FORK, reason="processes are for systems that fork safely")
+def test_a_killed_helper_is_one_line_and_not_a_hang():
+    crew = Workers(2, lambda method, number: os.getpid())
+    _, helper = crew.run("pid", [(0,), (1,)])
+    os.kill(helper, signal.SIGKILL)
+    with pytest.raises(UserError, match="worker process was killed"):
+        crew.run("pid", [(0,), (1,)])
+    assert crew.run("pid", [(0,), (1,)])[1] != helper  # another one has started
+
+
+@pytest.mark.skipif(not workers.FORK, reason="processes are for systems that fork safely")
+def test_helpers_ignore_ctrl_c_and_end_with_their_pipe():
+    """Ctrl-C reaches every process of a terminal; the first one decides what it means."""
+    crew = Workers(3, lambda method, number: os.getpid())
+    _, *helpers = crew.run("pid", [(0,), (1,), (2,)])
+    for helper in helpers:
+        os.kill(helper, signal.SIGINT)
+    assert crew.run("pid", [(0,), (1,), (2,)])[1:] == helpers
+    crew.stop()
+    for helper in helpers:
+        os.waitpid(helper, 0)  # returns when it has ended
