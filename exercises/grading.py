@@ -14,6 +14,7 @@ from minicap.nn import adam
 from minicap.nn.dense import elu
 from tests.mutants import BACKWARD, OTHER, planted
 
+HUGE = ", logits by the thousand"
 GATES = "input gate i", "new values j", "forget gate f", "output gate o"
 Values = dict[str, numpy.ndarray]  # what is compared, by the name that a message gives it
 
@@ -36,11 +37,15 @@ LAYERS = [
     Exercise("embedding", cases=("embedding",), helpers=("add_rows",)),
     Exercise("lstm_step", ("h'", "c'"), cases=("lstm_step",), gates=("z",)),
     Exercise("lstm", ("h",), cases=("lstm",), gates=("zx", "U")),
-    Exercise("project_cross_entropy", ("the loss",), cases=("project_cross_entropy",)),
+    Exercise(
+        "project_cross_entropy",
+        ("the loss",),
+        cases=("project_cross_entropy", "project_cross_entropy" + HUGE),
+    ),
 ]
 EXERCISES = {e.name: e for e in LAYERS} | {
     "adam": Exercise("adam"),
-    "clip_by_global_norm": Exercise("clip_by_global_norm"),
+    "clip_scale": Exercise("clip_scale"),
 }
 
 
@@ -60,8 +65,11 @@ def layer_case(exercise: Exercise, case: str, function: Callable | None, rng):
     if exercise.name == "elu":
         return function or elu, {"z": rng.standard_normal((5, 4))}
     function = function or getattr(gradcheck, exercise.name)
+    base, huge, _ = case.partition(HUGE)
     with in_place_of(exercise.name, function):
-        layer, inputs = gradcheck.layer_cases(rng)[case]
+        layer, inputs = gradcheck.layer_cases(rng)[base]
+    if huge:
+        inputs["x"] *= 1000
 
     def called(*arguments):
         with in_place_of(exercise.name, function):
@@ -209,15 +217,12 @@ def adam_path(cls: type) -> Values:
 
 
 def clipped(function: Callable) -> Values:
-    """What becomes of a long and of a short gradient, and the lengths returned."""
-    found = {}
-    for name, length in ("a long gradient", 7.0), ("a short gradient", 0.5):
-        gradient = numpy.random.default_rng(0).standard_normal(12)
-        gradient *= length / numpy.linalg.norm(gradient)
-        norm = function(gradient, 2.0)
-        found[name] = gradient
-        found[f"the length returned for {name}"] = numpy.array(norm, dtype=float)
-    return found
+    """The scales of a long and of a short gradient, each in three parts."""
+    long, short = [9.0, 16.0, 144.0], [0.09, 0.16, 1.44]
+    return {
+        "the scale of a long gradient": numpy.array(function(long, 2.0), dtype=float),
+        "the scale of a short gradient": numpy.array(function(short, 2.0), dtype=float),
+    }
 
 
 def grade_values(names: tuple[str, ...], run: Callable, real: Callable, function: Callable) -> list:
@@ -229,10 +234,11 @@ def grade_values(names: tuple[str, ...], run: Callable, real: Callable, function
     return []
 
 
+@numpy.errstate(all="ignore")  # what overflows is found in the results
 def grade(name: str, function: Callable) -> list[str]:
     """What is wrong with `function` as an answer to the exercise `name`: lines, none if right."""
     if name == "adam":
-        return grade_values(("Adam.step",), adam_path, adam.Adam, function)
-    if name == "clip_by_global_norm":
-        return grade_values((name,), clipped, adam.clip_by_global_norm, function)
+        return grade_values(("Adam.step", "Adam.update"), adam_path, adam.Adam, function)
+    if name == "clip_scale":
+        return grade_values((name,), clipped, adam.clip_scale, function)
     return grade_layer(EXERCISES[name], function)

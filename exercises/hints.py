@@ -17,7 +17,8 @@ HINTS = {
     "embedding: repeated words averaged": "the gradients of a repeated word are averaged, and must "
     "be added",
     "lstm_step: no slope of tanh(c)": "the path from h' to c' misses the tanh's slope, 1 - t^2",
-    "lstm_step: no slope of j's tanh": "dz_j misses the slope of the tanh, 1 - j^2",
+    "lstm_step: j's slope as if it were a sigmoid": "j is a tanh and has the slope 1 - j^2, not a "
+    "sigmoid's j (1 - j)",
     "lstm_step: the new cell instead of the old at the forget gate": "the forget gate's gradient "
     "has the new cell in it; the gate multiplies the old one",
     "lstm_step: the cell instead of its tanh at the output gate": "the output gate's gradient has "

@@ -12,7 +12,7 @@ from exercises.__main__ import learner, main, report
 from exercises.grading import EXERCISES, grade
 from exercises.hints import HINTS
 from minicap.errors import UserError
-from minicap.nn.adam import Adam, clip_by_global_norm
+from minicap.nn.adam import Adam, clip_scale
 from minicap.nn.cross_entropy import project_cross_entropy
 from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import dropout
@@ -29,19 +29,17 @@ SOLUTIONS = {
     "lstm": lstm,
     "project_cross_entropy": project_cross_entropy,
     "adam": Adam,
-    "clip_by_global_norm": clip_by_global_norm,
+    "clip_scale": clip_scale,
 }
 OWN = {  # whose mistakes are an exercise's
     **{name: {name} for name in EXERCISES},
-    "adam": {"Adam.step"},
+    "adam": {"Adam.step", "Adam.update"},
     "embedding": {"embedding", "add_rows"},
 }
 INVISIBLE = {  # mistakes that need more than an exercise asks for
     "embedding: the last batch's gradient not cleared",  # out=
     "add_rows: overwrites what is there",  # equals "counted once" where the target is zero
     "loss: a hit for every word",  # hits=
-    "adam: only the first block is updated",  # more than one block
-    "adam: shares overlap",  # threads
 }
 MISTAKES = [
     (name, mutant)
@@ -63,7 +61,7 @@ def broken(solution, mutant):
     exec(compile(source, f"<{mutant.name}>", "exec"), namespace)
     made = namespace[function.__name__]
     if inspect.isclass(solution):
-        return type("Adam", (solution,), {"step": made})
+        return type("Adam", (solution,), {function.__name__: made})
     if function is solution:
         return made
     world = {**solution.__globals__, function.__name__: made}  # a helper's mistake

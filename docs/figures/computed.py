@@ -1,13 +1,18 @@
 """Figures that are measured: the code runs, and its numbers are drawn."""
 
+from collections import Counter
+
 import numpy
 from picture import Axes, Picture, power
 
+from minicap.data.captions import read_captions
+from minicap.data.dataset import shipped_scenes
+from minicap.data.vocabulary import tokenise
 from minicap.gradcheck import as_loss, gradients_of, layer_cases
 from minicap.nn.adam import Adam
 from minicap.nn.cross_entropy import project_cross_entropy
 from minicap.nn.dense import elu
-from minicap.nn.lstm import lstm_step, sigmoid
+from minicap.nn.lstm import lstm_step
 
 
 def curves() -> Picture:
@@ -24,7 +29,7 @@ def curves() -> Picture:
     x = numpy.linspace(-5, 5, 201)
     axes = Axes(p, (430, 30, 300, 180), (-5, 5), (-1.2, 1.2))
     axes.ticks([-4, -2, 0, 2, 4], [-1, 0, 1])
-    axes.curve(x, sigmoid(x), "green")
+    axes.curve(x, 1 / (1 + numpy.exp(-x)), "green")
     axes.curve(x, numpy.tanh(x), "violet")
     p.text(490, 92, "σ(z)", 14, "green")
     p.text(640, 178, "tanh(z)", 14, "violet")
@@ -85,6 +90,40 @@ def loss() -> Picture:
         13,
         "soft",
     )
+    return p
+
+
+def bleu() -> Picture:
+    """Which n-grams of a caption count towards BLEU, for the first of the shipped scenes."""
+    candidate = tokenise("two big blue boats on the water")
+    texts = read_captions(shipped_scenes() / "captions.txt").texts["scene_00001.png"]
+    references = [tokenise(text) for text in texts]
+
+    def ngrams(words: list[str], n: int) -> Counter:
+        return Counter(tuple(words[k : k + n]) for k in range(len(words) - n + 1))
+
+    p = Picture(790, 360, "Runs of one to four words that a caption shares with its references")
+    step, top = 96, 52
+    for k, word in enumerate(candidate):
+        p.text(60 + k * step + step / 2, 30, word, 16, style="mono")
+    for n in 1, 2, 3, 4:
+        there: Counter = Counter()
+        for reference in references:
+            there |= ngrams(reference, n)
+        hits, used = 0, Counter()
+        for k in range(len(candidate) - n + 1):
+            gram = tuple(candidate[k : k + n])
+            used[gram] += 1
+            hit = used[gram] <= there[gram]
+            hits += hit
+            x, row = 60 + k * step + 6, top + k % n * 22
+            colour = "green" if hit else "pale"
+            p.box(x, row, n * step - 12, 18, "", colour, "green" if hit else "paper", opacity=0.3)
+        middle = top + n * 11 - 2
+        p.text(30, middle, f"n = {n}", 13, "soft")
+        p.text(776, middle, f"{hits}/{len(candidate) - n + 1}", 14, "ink", "end", "bold")
+        top += n * 22 + 14
+    p.text(60, top + 8, "Green: stands in a reference as well.", 13, "soft", "start")
     return p
 
 
@@ -213,4 +252,4 @@ def memory() -> Picture:
     return p
 
 
-FIGURES = {f.__name__: f for f in (curves, memory, loss, gradient_error, adam_path)}
+FIGURES = {f.__name__: f for f in (curves, memory, loss, bleu, gradient_error, adam_path)}

@@ -18,7 +18,7 @@ from minicap.decoder import first_state
 from minicap.metrics import truths
 from minicap.model import Model
 from minicap.nn.dense import affine, dense, elu
-from minicap.nn.lstm import FORGET_BIAS, sigmoid
+from minicap.nn.lstm import FORGET_BIAS
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +52,11 @@ def example(model: Model):
         if true and 7 <= len(captions[row].split()) <= 9:
             return features[[row]], draw(scenes[names[row]]), captions[row], names[row]
     raise LookupError("not one caption is true")
+
+
+def sigmoid(z):
+    """Of any number or array."""
+    return numpy.tanh(z / 2) / 2 + 0.5
 
 
 def step(model: Model, h: numpy.ndarray, c: numpy.ndarray, word: int):
@@ -248,7 +253,7 @@ def kept(model: Model, history: list[dict]) -> Picture:
         y = max(axes.at(0, ys[-1])[1], last)
         last = y + 18
         p.text(628, y, f"{share:.0%} have less", 13, colour, "start")
-    axes.curve(steps, [sigmoid(numpy.float64(FORGET_BIAS)) ** t for t in steps], "soft", 1.5, "4 4")
+    axes.curve(steps, [sigmoid(FORGET_BIAS) ** t for t in steps], "soft", 1.5, "4 4")
     p.text(280, 212, "untrained", 13, "soft")
     p.text(340, 308, "words read", 13, "soft")
     p.text(60, 14, "share of the first cell that is left", 13, "soft", "start")
