@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 sys.path.append(str(DOCS))
 
+pytest.importorskip("sybil", reason="the pages' blocks are found by sybil (extra: test)")
+import blocks  # noqa: E402
 import snippets  # noqa: E402
-
-CHAPTERS = sorted((DOCS / "walkthrough").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", list(snippets.pages()), ids=lambda page: page.stem)
@@ -37,20 +37,15 @@ def test_a_piece_of_source_is_taken_as_it_stands():
     assert snippets.source("minicap.decoder", "Sizes").startswith("@dataclass(frozen=True)\nclass")
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(
-            p, id=p.stem, marks=[pytest.mark.slow] if "runs/scenes/" in p.read_text() else []
-        )
-        for p in CHAPTERS
-    ],
-)
+def run_by_test(page):
+    """A parameter; where a page needs a model, or trains, it takes long."""
+    slow = blocks.MODEL in page.read_text() or page.stem == "resume"
+    return pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("page", list(map(run_by_test, blocks.pages())))
 def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path, tmp_path_factory):
     """In order, in an empty folder. Where a page looks into a trained model, it is trained."""
-    pytest.importorskip("sybil")
-    import blocks
-
     text = page.read_text()
     if "minicap.encoder.session" in text or blocks.MODEL in text:
         pytest.importorskip("onnxruntime")
@@ -62,8 +57,6 @@ def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path, tmp_path
 
 def trained(tmp_path_factory):
     """The folder `runs` of one training, for all processes of this run of the tests."""
-    import blocks
-
     if given := os.environ.get("MINICAP_DOCS_RUNS"):
         return Path(given)
     place = tmp_path_factory.getbasetemp()
@@ -77,8 +70,10 @@ def trained(tmp_path_factory):
                 break
             time.sleep(1)
     else:
-        blocks.train(place)
-        done.touch()
+        try:
+            blocks.train(place)
+        finally:
+            done.touch()
     return place / "runs"
 
 

@@ -1,7 +1,11 @@
 """Figures that explain: boxes and arrows. Where the code knows a number, the code is asked."""
 
+import ast
+from pathlib import Path
+
 from picture import Picture
 
+import minicap
 from minicap.encoder.inception import IMAGE_SIZE, network
 
 
@@ -285,4 +289,118 @@ def packing() -> Picture:
     return p
 
 
-FIGURES = {f.__name__: f for f in (inception, words, dense, lstm_cell, lstm_unrolled, packing)}
+ROOMS = {  # room -> its modules, without "minicap." (a package stands for all that is in it)
+    "commands": "train encode caption evaluate export download scenes gradcheck encoder.calibrate",
+    "training": "run trainer workers outcome report recipes",
+    "captioner": "captioner",
+    "model": "model checkpoint",
+    "generate": "generate choosing",
+    "decoder": "decoder",
+    "nn/": "nn",
+    "data/": "data",
+    "encoder/": "encoder",
+    "backend": "backend",
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of minicap that a file imports, without "minicap."."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minicap"):
+            base = node.module.removeprefix("minicap").removeprefix(".")
+            found |= {base} if base else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import) and any(alias.name == "minicap" for alias in node.names):
+            found.add("captioner")  # minicap.load
+    return found
+
+
+def knows() -> dict[str, set[str]]:
+    """Room -> the rooms that it imports, but those that it also reaches through another one."""
+    package = Path(minicap.__file__).parent
+    room_of = {m: room for room, modules in ROOMS.items() for m in modules.split()}
+
+    def room(module: str) -> str | None:
+        return room_of.get(module) or room_of.get(module.partition(".")[0])
+
+    known: dict[str, set[str]] = {name: set() for name in ROOMS}
+    for path in package.rglob("*.py"):
+        module = ".".join(path.relative_to(package).with_suffix("").parts)
+        if (own := room(module)) is not None:
+            known[own] |= {r for m in imports(path) if (r := room(m)) and r != own}
+
+    def reached(start: str) -> set[str]:
+        return known[start].union(*map(reached, known[start]))
+
+    return {
+        name: {r for r in rooms if not any(r in reached(other) for other in rooms - {r})}
+        for name, rooms in known.items()
+    }
+
+
+def architecture() -> Picture:
+    """Who knows whom, from the imports; and what flows where."""
+    p = Picture(860, 500, "Left: what flows where. Right: which part of the code imports which")
+    p.text(190, 22, "what flows where", 15, style="bold")
+    flow = [
+        (20, 56, "photos", "gold", "encoder/"),
+        (20, 146, "features, (P, 2048)", "gold", None),
+        (214, 56, "captions", "blue", "data/"),
+        (214, 146, "ids, lengths", "blue", None),
+        (118, 236, "batches, packed", "violet", "training"),
+        (118, 326, "model.safetensors", "green", "generate"),
+        (118, 416, "sentences", "green", None),
+    ]
+    for x, y, words, colour, _ in flow:
+        p.box(x, y, 160, 36, words, colour, size=14)
+    for start, end, words in (
+        ((100, 92), (100, 146), "encode"),
+        ((294, 92), (294, 146), "data/"),
+        ((100, 182), (170, 236), ""),
+        ((294, 182), (226, 236), ""),
+        ((198, 272), (198, 326), "train: decoder, nn/, Adam"),
+        ((198, 362), (198, 416), "caption: beam search"),
+    ):
+        p.line([start, (end[0], end[1] - 2)], "soft", arrow=True)
+        if words:
+            p.text(start[0] + 8, (start[1] + end[1]) / 2, words, 12, "soft", "start")
+    p.line([(30, 182), (30, 344), (116, 344)], "soft", dash="4 3", arrow=True)
+    p.text(36, 300, "of a new photo", 12, "soft", "start")
+    p.text(640, 22, "who knows whom", 15, style="bold")
+    places = {
+        "commands": (450, 56, 380),
+        "training": (500, 126, 150),
+        "captioner": (700, 126, 130),
+        "model": (500, 196, 110),
+        "encoder/": (700, 196, 130),
+        "data/": (440, 266, 110),
+        "generate": (575, 266, 110),
+        "decoder": (575, 336, 110),
+        "nn/": (575, 392, 110),
+        "backend": (575, 448, 255),
+    }
+    for name, (x, y, width) in places.items():
+        p.box(x, y, width, 34, name, "ink", size=14, style="mono")
+    for name, rooms in sorted(knows().items()):
+        x, y, width = places[name]
+        for other in sorted(rooms):
+            to_x, to_y, to_width = places[other]
+            target = to_x + to_width / 2
+            start = min(max(target, x + 12), x + width - 12)
+            end = min(max(start, to_x + 12), to_x + to_width - 12)
+            p.line([(start, y + 36), (end, to_y - 2)], "blue", 1.3, arrow=True)
+    return p
+
+
+FIGURES = {
+    f.__name__: f
+    for f in (
+        architecture,
+        inception,
+        words,
+        dense,
+        lstm_cell,
+        lstm_unrolled,
+        packing,
+    )
+}
