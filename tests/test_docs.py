@@ -106,3 +106,14 @@ def test_a_figure_is_what_its_code_draws(name):
     if name != "gradient_error":
         both = zip(number.findall(made), number.findall(there), strict=True)
         assert all(abs(float(a) - float(b)) <= 1 for a, b in both), "run python docs/figures"
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    """In the plain Markdown, as a repository browser shows it, README included. (Links to headings
+    are checked where the site is built.)"""
+    for page in [ROOT / "README.md", *snippets.pages()]:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not re.match(r"\w+:|#", target) and not target.startswith("reference/"):
+                path = page.parent / target.partition("#")[0]
+                assert path.exists(), f"{page.name}: {target}"
