@@ -1,7 +1,7 @@
 """The site: it builds without a warning, and a browser draws every page of it without help.
 
-Chromium opens the pages one after the other in a frame as wide as a phone. It can find no other
-host than this test's own server; what a page asks for, it says itself.
+Chromium opens the pages one after the other in a frame as wide as a phone, and then wider. It can
+find no other host than this test's own server; what a page asks for, it says itself.
 """
 
 import importlib.util
@@ -33,14 +33,14 @@ FLAGS = [
     "--enable-logging=stderr",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-PHONE = 390  # pixels
+WIDTHS = [390, 800, 1100]  # pixels: a phone, a tablet, a small screen
 
 HARNESS = """<!doctype html><meta charset="utf-8">
 <title>check</title><link rel="icon" href="data:,"><script>
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 async function look(page) {
   const frame = document.createElement("iframe");
-  frame.width = PHONE; frame.height = 800;
+  frame.width = WIDTHS[0]; frame.height = 800;
   frame.src = page;
   const loaded = new Promise((done) => (frame.onload = done));
   document.body.append(frame);
@@ -63,7 +63,10 @@ async function look(page) {
     outside: frame.contentWindow.performance.getEntriesByType("resource")
       .map((e) => e.name).filter((name) => !/^(data|blob):/.test(name))
       .filter((name) => !name.startsWith(location.origin)),
-    wide: inner.documentElement.scrollWidth,
+    wide: WIDTHS.map((width) => {
+      frame.width = width;
+      return inner.documentElement.scrollWidth;
+    }),
   };
   frame.remove();
   return found;
@@ -135,14 +138,16 @@ class Server(SimpleHTTPRequestHandler):
 
 @pytest.mark.slow
 def test_a_browser_draws_every_page(site, tmp_path):
-    """All formulas and pictures, within the width of a phone, no error, nothing asked of others."""
+    """All formulas and pictures, within the width there is, no error, nothing asked of others."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium")
     pages = [page for page in pages_of(site) if page != "search.html"]
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(site)))
     server.errors, server.result = [], None
     server.done = threading.Event()
-    server.harness = HARNESS.replace("PAGES", json.dumps(pages)).replace("PHONE", str(PHONE))
+    server.harness = HARNESS.replace("PAGES", json.dumps(pages)).replace(
+        "WIDTHS", json.dumps(WIDTHS)
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     log = tmp_path / "chromium.log"
@@ -172,7 +177,8 @@ def test_a_browser_draws_every_page(site, tmp_path):
         assert entry["math"] == entry["containers"] <= entry["drawn"] and entry["bad"] == 0, page
         assert entry["images"] == entry["shown"], page
         assert entry["outside"] == [], page
-        assert entry["wide"] <= PHONE, f"{page} is {entry['wide']} pixels wide on a phone"
+        for width, wide in zip(WIDTHS, entry["wide"], strict=True):
+            assert wide <= width, f"{page} is {wide} pixels wide where there are {width}"
     chapters = [entry for page, entry in found.items() if page.startswith("walkthrough/0")]
     assert sum(entry["math"] for entry in chapters) > 100
     assert all(entry["images"] for entry in chapters)
