@@ -16,13 +16,12 @@ import numpy
 
 from minicap.backend import Array, array_module
 from minicap.nn.cross_entropy import project_cross_entropy
-from minicap.nn.dense import affine, dense, elu
+from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import draw_mask, dropout
 from minicap.nn.embedding import embedding
 from minicap.nn.initial import glorot_uniform
 from minicap.nn.lstm import lstm, lstm_step
 from minicap.nn.parameters import Parameters
-
 
 IMAGE_LAYERS = ("img_embed_to_bottleneck", "img_embed_bottleneck_to_h0")
 WORD_LAYERS = ("token_logits_bottleneck",)
@@ -44,8 +43,8 @@ class Sizes:
     photo: str = "first"
 
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Each parameter's shape. lstm is [U; V; W; b]: from h, from the photo if it is seen
-        always, from the word, and the bias."""
+        """Each parameter's shape. lstm is [V; U; W; b]: from the photo (if it is seen always),
+        from h, from the word, and the bias."""
         seen = self.feature if self.photo == "always" else 0
         shapes = {
             "img_embed_to_bottleneck": (self.feature + 1, self.image_bottleneck),
@@ -54,17 +53,18 @@ class Sizes:
                 self.hidden,
             ),
             "word_embed": (self.vocabulary, self.embedding),
-            "lstm": (self.hidden + seen + self.embedding + 1, 4 * self.hidden),
+            "lstm": (seen + self.hidden + self.embedding + 1, 4 * self.hidden),
             "token_logits_bottleneck": (self.hidden + 1, self.logit_bottleneck),
             "token_logits": ((self.logit_bottleneck or self.hidden) + 1, self.vocabulary),
         }
         return {name: shape for name, shape in shapes.items() if shape[1]}
 
 
-def lstm_parts(p: Mapping[str, Array]) -> tuple[Array, Array, Array]:
-    """U (H, 4 H), V (F or 0, 4 H) and [W; b] (E + 1, 4 H): views of `lstm`."""
+def lstm_parts(p: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
+    """V (F or 0, 4 H), U (H, 4 H), [W; b] (E + 1, 4 H) and [U; W; b]: views of `lstm`."""
     H, E = p["lstm"].shape[1] // 4, p["word_embed"].shape[1]
-    return p["lstm"][:H], p["lstm"][H : -E - 1], p["lstm"][-E - 1 :]
+    V, UWb = p["lstm"][: -(H + E + 1)], p["lstm"][-(H + E + 1) :]
+    return V, UWb[:H], UWb[H:], UWb
 
 
 def initialise(sizes: Sizes, rng: numpy.random.Generator, word_range: float = 0.05) -> Parameters:
@@ -74,8 +74,11 @@ def initialise(sizes: Sizes, rng: numpy.random.Generator, word_range: float = 0.
     for name, Wb in parameters.items():
         if name == "word_embed":
             Wb[...] = rng.uniform(-word_range, word_range, Wb.shape)
-        else:  # the bias, the last row, stays zero
-            Wb[:-1] = glorot_uniform(rng, Wb.shape[0] - 1, Wb.shape[1])
+        else:  # the bias, the last row, stays zero; the photo is an input of its own to the LSTM
+            V, Wb = lstm_parts(parameters)[::3] if name == "lstm" else (Wb[:0], Wb)
+            for W in V, Wb[:-1]:
+                if len(W):
+                    W[...] = glorot_uniform(rng, *W.shape)
     return parameters
 
 
@@ -125,7 +128,7 @@ def caption_loss(
     """
     masks = masks or {}
     divisor = batch.targets.shape[0] if divisor is None else divisor
-    U, V, Wb = lstm_parts(p)
+    V, U, Wb, _ = lstm_parts(p)
     photo, _ = dropout(batch.features, masks.get("features"))
     h0, back_image = dense_layers(p, IMAGE_LAYERS, photo, masks)  # 1
     # Each distinct word is looked up and projected once, then the projections are dealt out.
@@ -144,7 +147,7 @@ def caption_loss(
     )  # 10
 
     def backward(gradients: Mapping[str, Array]) -> None:
-        dU, dV, dWb = lstm_parts(gradients)
+        dV, dU, dWb, _ = lstm_parts(gradients)
         dy, _ = back_loss(out=gradients["token_logits"])  # from 10
         dy = back_dropout_y(dy)  # from 9
         dh = back_bottleneck(dy, gradients)  # from 8
@@ -172,22 +175,26 @@ MASK_AXES = {  # each mask's name, after the layer that it stands before, and wh
 
 
 def draw_masks(
-    rng: numpy.random.Generator, rates: Mapping[str, float], sizes: Sizes, counts: Mapping[str, int]
+    rng: numpy.random.Generator,
+    rate: float,
+    rate_words: float,
+    sizes: Sizes,
+    counts: Mapping[str, int],
 ) -> dict[str, numpy.ndarray]:
     """Dropout masks for one batch, on the host.
 
-    rates: of the "photo" (features and image bottleneck), the "words" and the "output" (h and
-    logit bottleneck); those of 0 get no mask. counts: the batch's. A word that occurs several
-    times in a batch has the same mask each time, because it is projected only once (Gal and
-    Ghahramani 2016 argue for that within a sequence).
+    rate: of the features, the bottlenecks and the LSTM's outputs; rate_words: of the words'
+    embeddings; a rate of 0 makes no mask. counts: the batch's. A word that occurs several times in
+    a batch has the same mask each time, because it is projected only once (Gal and Ghahramani 2016
+    argue for that within a sequence).
     """
     bottleneck, narrow = sizes.image_bottleneck, sizes.logit_bottleneck
     widths = {
-        "features": (rates["photo"], sizes.feature),
-        "img_embed_bottleneck_to_h0": (rates["photo"], bottleneck),
-        "lstm": (rates["words"], sizes.embedding),
-        "token_logits_bottleneck": (rates["output"], sizes.hidden if narrow else 0),
-        "token_logits": (rates["output"], narrow or sizes.hidden),
+        "features": (rate, sizes.feature),
+        "img_embed_bottleneck_to_h0": (rate, bottleneck),
+        "lstm": (rate_words, sizes.embedding),
+        "token_logits_bottleneck": (rate, sizes.hidden if narrow else 0),
+        "token_logits": (rate, narrow or sizes.hidden),
     }
     return {
         name: draw_mask(rng, (counts[MASK_AXES[name]], width), rate)
@@ -200,16 +207,22 @@ def first_state(p: Mapping[str, Array], features: Array) -> tuple[Array, ...]:
     """What writing starts from: h0 and c0 (N, H) and, if the LSTM always sees the photo, what that
     adds to its gates' inputs (N, 4 H). features: (N, F)."""
     h0, _ = dense_layers(p, IMAGE_LAYERS, features, {})
-    _, V, _ = lstm_parts(p)
+    V, *_ = lstm_parts(p)
     return (h0, h0, features @ V) if len(V) else (h0, h0)
 
 
-def next_word(
-    p: Mapping[str, Array], words: Array, h: Array, c: Array
-) -> tuple[Array, Array, Array]:
-    """One step of writing: words (N,), h and c (N, H) -> logits (N, V), the new h and c."""
-    H = h.shape[1]
+def next_word(p: Mapping[str, Array], words: Array, *state: Array) -> tuple[Array, ...]:
+    """One step of writing, all but the last layer: the words (N,) just written and the state, as
+    `first_state` or the step before left it, -> y (N, I), from which `token_logits` makes the next
+    word's logits, and the new state."""
+    h, c, *photo = state
     x, _ = embedding(words, p["word_embed"])
-    h, c, _ = lstm_step(affine(x, p["lstm"][H:]) + h @ p["lstm"][:H], c)
-    y, _ = dense(h, p["token_logits_bottleneck"], elu)
-    return affine(y, p["token_logits"]), h, c
+    xp = array_module(x)
+    ones = xp.ones((len(words), 1), dtype=x.dtype)
+    *_, UWb = lstm_parts(p)
+    z = xp.concatenate([h, x, ones], axis=1) @ UWb  # one product for all three
+    for zx_of_photos in photo:
+        z += zx_of_photos
+    h, c, _ = lstm_step(z, c, out=z)
+    y, _ = dense_layers(p, WORD_LAYERS, h, {})
+    return y, h, c, *photo
