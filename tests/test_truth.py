@@ -6,7 +6,7 @@ import pytest
 from minicap.data.dataset import Split
 from minicap.data.scenes import random_scene
 from minicap.data.scenes.language import write_captions
-from minicap.metrics import most_frequent_caption, truth_and_floors, truths
+from minicap.truth import most_frequent_caption, truth_and_floors, truths
 
 
 def split(captions, features=None):
