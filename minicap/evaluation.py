@@ -99,9 +99,9 @@ class Evaluation:
                     f'the caption "{common}" stands under {count:,} of {number:,} pictures '
                     f"({count / number:.0%})"
                 )
-            ours, *floors = ((name, row.scores["CIDEr"]) for name, row in self.rows.items())
+            ours, *floors = ((name, 100 * row.scores["CIDEr"]) for name, row in self.rows.items())
             found += [
-                f"CIDEr {100 * ours[1]:.1f} is not above that of the floor {name}, {100 * cider:.1f}"
+                f"CIDEr {ours[1]:.1f} is not above {cider:.1f}, that of the floor: {name}"
                 for name, cider in floors
                 if ours[1] <= cider
             ]

@@ -96,8 +96,8 @@ def consensus(captions: Sequence[Sequence[str]], neighbours: numpy.ndarray) -> l
         mine, place = value[entries], home[owner] * len(words) + local
         apart = numpy.bincount(local, mine)[local] - numpy.bincount(place, mine)[place]
         likeness = numpy.bincount(owner, mine * apart, len(candidates))
-        likeness /= numpy.maximum(1, len(candidates) - numpy.bincount(home)[home])
-        chosen.append(texts[candidates[numpy.argmax(likeness)]])
+        strangers = len(candidates) - numpy.bincount(home)[home]
+        chosen.append(texts[candidates[numpy.argmax(likeness / numpy.maximum(1, strangers))]])
     return chosen
 
 

@@ -10,7 +10,7 @@ from minicap.data.captions import find_names
 from minicap.data.scenes import Scene, load_scenes
 from minicap.data.scenes.drawing import draw
 from minicap.encoder.image import load_image
-from minicap.encoder.photos import find_photos
+from minicap.encoder.photos import Photos, find_photos
 
 Gallery = dict[str, Callable[[], Image.Image]]  # opening one may raise UnusableImage
 
@@ -35,4 +35,8 @@ def gallery(
         return {}
     photos = find_photos(source)
     found = find_names(names, photos.names)
-    return {name: lambda n=there: load_image(photos.open(n)) for name, there in found.items()}
+    return {name: partial(_photo, photos, there) for name, there in found.items()}
+
+
+def _photo(photos: Photos, name: str) -> Image.Image:
+    return load_image(photos.open(name))

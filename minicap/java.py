@@ -7,6 +7,7 @@ Java takes letters apart. So the language and the encoding are set here, whateve
 import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import which
 
@@ -80,5 +81,7 @@ class Meteor:
             reason = self.program.meteor_p.stderr.read().decode(errors="replace").strip()
             raise UserError(f"--meteor: Java fails ({reason.rpartition(chr(10))[2]})") from error
         finally:
-            if self.program.lock.locked():  # its own farewell would wait for that for ever
+            if self.program.lock.locked():  # its own farewell would wait for that for ever,
                 self.program.lock.release()
+                with suppress(OSError):  # and complain of a pipe that cannot be emptied
+                    self.program.meteor_p.stdin.close()

@@ -1,14 +1,14 @@
 """An evaluation as one HTML page that needs nothing but a browser: no script, no network.
 
-Captions and names come from anywhere. `tag` escapes every text that it is given, so that no caption
-can be more than text; the page's policy forbids scripts and connections besides.
+Captions and names come from anywhere: `tag` escapes every text that it is given, and the page's
+policy forbids scripts and connections besides.
 """
 
 import base64
-import html
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -17,14 +17,15 @@ from minicap.errors import UnusableImage, UserError
 from minicap.evaluation import TRUE, Evaluation, Written, facts
 from minicap.files import read_lines
 from minicap.gallery import Gallery
-from minicap.report import ticks
+from minicap.markup import Html, tag
+from minicap.svg import histogram, loss_curves
 
 SIDE = 320  # pixels of a picture's longer side
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MEANINGS = {
     "BLEU-1 to 4": "the share of a caption's runs of 1 to 4 words that a reference has too, all "
     "lengths up to that one together; captions shorter than their references lose.",
-    "ROUGE-L": "the longest sequence of words, gaps allowed, that a caption shares with a reference.",
+    "ROUGE-L": "the longest sequence of words, gaps allowed, that caption and reference share.",
     "CIDEr": "likeness to the references in runs of 1 to 4 words, each with more weight the fewer "
     "pictures it is said of (CIDEr-D, as COCO's evaluation has it); 100 is not its end.",
     "METEOR": "words matched with a reference's, synonyms and stems too, and how well in order.",
@@ -38,50 +39,20 @@ MEANINGS = {
 }
 
 
-class Html(str):
-    """Text that is HTML already."""
-
-
-def tag(name: str, /, *children: "str | Iterable | None", **attributes: object) -> Html:
-    """An element. Children are texts, which are escaped, Html, or several of these; attributes are
-    named as in HTML, `class_` for class and `view_box` for viewBox; those that are None are left
-    out."""
-    names = {"class_": "class", "view_box": "viewBox"}
-    opened = "".join(
-        f' {names.get(key, key.replace("_", "-"))}="{html.escape(str(value))}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    if name in ("img", "meta"):
-        return Html(f"<{name}{opened}>")
-    return Html(f"<{name}{opened}>{together(children)}</{name}>")
-
-
-def together(children: Iterable) -> Html:
-    """Children beside each other."""
-    parts = []
-    for child in children:
-        if isinstance(child, Html):
-            parts.append(child)
-        elif isinstance(child, str):
-            parts.append(html.escape(child))
-        elif child is not None:
-            parts.append(together(child))
-    return Html("".join(parts))
-
-
 def read_history(folder: Path) -> list[dict]:
     """The epochs of a run, from the metrics.jsonl in its folder; none where there is none that
     says train_loss and dev_loss."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
+    wanted = ("epoch", "train_loss", "dev_loss")
     try:
         lines = [json.loads(line) for line in read_lines(path, "metrics") if line]
-        wanted = ("epoch", "train_loss", "dev_loss")
-        return [{name: float(line[name]) for name in wanted} for line in lines]
+        history = [{name: float(line[name]) for name in wanted} for line in lines]
     except (UserError, ValueError, TypeError, KeyError):
         return []
+    sound = all(map(math.isfinite, (value for line in history for value in line.values())))
+    return history if sound else []
 
 
 def page(
@@ -95,7 +66,7 @@ def page(
     told = evaluation.settings
     title = f"Captions of {told['pictures']:,} pictures, {told['split']}"
     figures = [histogram(evaluation.judged.each["CIDEr"])]
-    if len(history) > 1:
+    if history and history[-1]["epoch"] > history[0]["epoch"]:
         figures.insert(0, loss_curves(history))
     sections = [
         tag(
@@ -111,7 +82,10 @@ def page(
         ),
         tag(
             "section",
-            [tag("p", warning, class_="warning") for warning in evaluation.warnings],
+            [
+                tag("p", tag("b", "Warning: "), warning, class_="warning")
+                for warning in evaluation.warnings
+            ],
             [tag("p", note) for note in evaluation.notes],
             class_="lot",
         ),
@@ -121,7 +95,7 @@ def page(
         tag(
             "details",
             tag("summary", "What the figures mean"),
-            tag("ul", [tag("li", tag("b", k), ": ", text) for k, text in MEANINGS.items()]),
+            tag("ul", [tag("li", tag("b", k), ": ", text) for k, text in meanings(evaluation)]),
         ),
         tag("h2", "The captions as a lot"),
         tag(
@@ -153,6 +127,12 @@ def page(
     whole = tag("html", tag("head", head), tag("body", sections), lang="en")
     # Half a character, which JSON can hold, cannot be written.
     return f"<!doctype html>\n{whole}\n".encode("utf-8", "replace").decode()
+
+
+def meanings(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Of MEANINGS, what is in the table."""
+    absent = {"METEOR", TRUE} - evaluation.judged.scores.keys()
+    return [(name, text) for name, text in MEANINGS.items() if name not in absent]
 
 
 def table(evaluation: Evaluation) -> Html:
@@ -287,102 +267,3 @@ def data_uri(image: Image.Image) -> str:
     file = io.BytesIO()
     small.save(file, format="JPEG", quality=82, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 480, 260, 44, 14, 12, 34
-
-
-def plot(title: str, shapes: Iterable[Html]) -> Html:
-    """A drawing with a title."""
-    drawing = tag("svg", shapes, view_box=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title)
-    return tag("figure", tag("figcaption", title), drawing)
-
-
-def loss_curves(history: Sequence[dict]) -> Html:
-    """Train and dev loss against epochs, two or more."""
-    losses = [line[key] for line in history for key in ("train_loss", "dev_loss")]
-    margin = 0.05 * (max(losses) - min(losses)) + 1e-6
-    low, high = min(losses) - margin, max(losses) + margin
-    first, last = history[0]["epoch"], history[-1]["epoch"]
-
-    def at(epoch: float, loss: float) -> tuple[float, float]:
-        x = LEFT + (epoch - first) / (last - first) * (WIDTH - LEFT - RIGHT)
-        return x, TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    shapes = []
-    for loss in ticks(low, high):
-        _, y = at(first, loss)
-        shapes.append(
-            tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid")
-        )
-        shapes.append(tag("text", f"{loss:.4g}", x=LEFT - 6, y=f"{y + 4:.1f}", text_anchor="end"))
-    for epoch in ticks(first, last, 8):
-        if epoch == int(epoch):
-            x, _ = at(epoch, low)
-            shapes.append(
-                tag("text", f"{epoch:.0f}", x=f"{x:.1f}", y=HEIGHT - 16, text_anchor="middle")
-            )
-    for key, colour in (("train_loss", "cool"), ("dev_loss", "warm")):
-        points = [at(line["epoch"], line[key]) for line in history]
-        shapes.append(
-            tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=colour)
-        )
-    best = min(history, key=lambda line: line["dev_loss"])
-    x, y = at(best["epoch"], best["dev_loss"])
-    shapes.append(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4, class_="warm"))
-    for place, (text, colour) in enumerate(
-        (("train", "cool"), (f"dev, best {best['dev_loss']:.3f}", "warm"))
-    ):
-        y = TOP + 14 + 18 * place
-        shapes.append(
-            tag(
-                "line",
-                x1=WIDTH - 160,
-                x2=WIDTH - 138,
-                y1=y - 4,
-                y2=y - 4,
-                stroke_width=2.5,
-                class_=colour,
-            )
-        )
-        shapes.append(tag("text", text, x=WIDTH - 132, y=y))
-    return plot("Loss in nats per word, by epoch", shapes)
-
-
-def histogram(cider: Sequence[float], step: int = 10, bins: int = 16) -> Html:
-    """How many pictures have which CIDEr, times 100; the last bar has all above."""
-    counts = [0] * bins
-    for score in cider:
-        counts[min(bins - 1, int(100 * score / step))] += 1
-    wide = (WIDTH - LEFT - RIGHT) / bins
-    scale = (HEIGHT - TOP - BOTTOM) / max(counts)
-    shapes = []
-    for count in ticks(0, max(counts), 4):
-        y = f"{HEIGHT - BOTTOM - count * scale:.1f}"
-        shapes.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-        shapes.append(tag("text", f"{count:,.4g}", x=LEFT - 6, y=float(y) + 4, text_anchor="end"))
-    for place, count in enumerate(counts):
-        x, tall = LEFT + place * wide, count * scale
-        bar = tag("title", f"{count:,}")
-        shapes.append(
-            tag(
-                "rect",
-                bar,
-                x=f"{x + 1:.1f}",
-                y=f"{HEIGHT - BOTTOM - tall:.1f}",
-                width=f"{wide - 2:.1f}",
-                height=f"{tall:.1f}",
-            )
-        )
-        if place % 5 == 0 or place == bins - 1:
-            label = f"{place * step}" + "+" * (place == bins - 1)
-            shapes.append(
-                tag(
-                    "text",
-                    label,
-                    x=f"{x + wide / 2 * (place == bins - 1):.1f}",
-                    y=HEIGHT - 16,
-                    text_anchor="middle",
-                )
-            )
-    return plot("Pictures by their CIDEr", shapes)

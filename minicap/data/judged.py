@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -36,9 +37,9 @@ class Pictures:
 def read_pictures(files: DataFiles, split: str) -> Pictures:
     """The pictures of a split, or of split "all" the whole caption file's.
 
-    files: captions at least. Pictures without captions, or without features where a file of them is
-    given, are left out and noted. UserError: a file is missing or broken, there is no such split, nothing
-    is left of it.
+    files: captions at least. Pictures without captions, or without features where a file of
+    them is given, are left out and noted. UserError: a file is missing or broken, there is no such
+    split, nothing is left of it.
     """
     assert files.captions
     said = read_captions(files.captions)
@@ -85,23 +86,20 @@ def sources(own: DataFiles, remembered: Mapping | None) -> tuple[DataFiles, list
     Where `own` names captions, nothing remembered is judged by; else it overrides single files. If
     nothing is named at all, it is the shipped scenes. UserError: files that need others.
     """
-    if remembered is None:
-        trained_on = []
-    else:
-        paths = {n: Path(v) if isinstance(v, str) else v for n, v in remembered.items()}
-        trained_on = [DataFiles(**paths).complete()]
+    values: dict[str, Any] = {
+        name: Path(value) if isinstance(value, str) else value
+        for name, value in (remembered or {}).items()
+    }
+    trained_on = DataFiles(**values)
     if own.captions:
-        return own, [*trained_on, own]
-    given = {n: v for n, v in vars(own).items() if v != getattr(DataFiles(), n)}
-    if not trained_on or (given and not remembered.get("captions")):
-        files = own.complete()
-    else:
-        files = replace(trained_on[0], **given)
-        if not files.captions.exists():
-            raise UserError(
-                f"{files.captions}, the captions that the model was trained on, are not there: "
-                "name the data with --captions and --features"
-            )
+        return own, [*([trained_on.complete()] if remembered else []), own]
+    given = {name: value for name, value in vars(own).items() if value != vars(DataFiles())[name]}
+    files = replace(trained_on, **given).complete()
+    if trained_on.captions and not trained_on.captions.exists():
+        raise UserError(
+            f"{trained_on.captions}, the captions that the model was trained on, are not there: "
+            "name the data with --captions and --features"
+        )
     return files, [files]
 
 
