@@ -87,7 +87,7 @@ class Judge:
             (self.references, candidates, "references but no captions"),
         ):
             if odd := [name for name in has if name not in lacks]:
-                raise UserError(f"{len(odd):,} pictures have {kind}: {', '.join(odd[:3])}")
+                raise UserError(f"{kind}: {', '.join(odd[:3])} ({len(odd):,} in all)")
         words = words_of([candidates[name] for name in self.references], self.tokenizer)
         judged = self.references, {n: [w] for n, w in zip(self.references, words, strict=True)}
         bleu, bleu_each = Bleu(4).compute_score(*judged, verbose=0)

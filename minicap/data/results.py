@@ -100,13 +100,13 @@ def read_results(path: Path, ids: Mapping[str, Id]) -> dict[str, str]:
         else:
             captions[name], places[name] = entry["caption"], number
     if unknown:
+        shown = ", ".join(map(repr, unknown[:3]))
         raise UserError(
-            f"{path}: {len(unknown):,} pictures are not among those that are judged: "
-            f"image_id {', '.join(map(repr, unknown[:3]))}"
+            f"{path}: not among the pictures judged: image_id {shown} ({len(unknown):,} in all)"
         )
     if missing := [name for name in ids if name not in captions]:
         raise UserError(
-            f"{path}: {len(missing):,} of the {len(ids):,} pictures that are judged have no "
-            f"caption: {', '.join(missing[:3])}"
+            f"{path}: no caption for {', '.join(missing[:3])} "
+            f"({len(missing):,} of the {len(ids):,} pictures judged)"
         )
     return captions
