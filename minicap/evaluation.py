@@ -219,7 +219,10 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     (common, count), *_ = evaluation.repeated(1)
     found = [
         ("distinct captions", f"{judged.distinct:,} of {number:,}"),
-        ("most frequent", f'"{common}", {count:,} times ({count / number:.1%})'),
+        (
+            "most frequent",
+            f'"{common}", {count:,} times ({count / number:.1%})' if count > 1 else "none twice",
+        ),
         ("mean length", f"{judged.length:.1f} words (references {numpy.mean(said):.1f})"),
     ]
     if evaluation.vocabulary and evaluation.unused is not None:

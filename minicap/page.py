@@ -164,8 +164,11 @@ def repeated(evaluation: Evaluation) -> Html:
     """The captions that are written most often."""
     items = [
         tag("li", caption or "(no words)", " ", tag("span", f"× {count:,}", class_="number"))
-        for caption, count in evaluation.repeated(8)
+        for caption, count in evaluation.repeated(6)
+        if count > 1
     ]
+    if not items:
+        return Html()
     return tag("figure", tag("figcaption", "Written most often"), tag("ol", items))
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from minicap.markup import Html, tag
 from minicap.report import ticks
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 480, 260, 44, 14, 12, 34
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 230, 40, 14, 12, 32
+BIN, BINS = 10, 16  # of the histogram; the last has all above
 
 
 def plot(title: str, shapes: Iterable[Html]) -> Html:
@@ -14,91 +15,68 @@ def plot(title: str, shapes: Iterable[Html]) -> Html:
     return tag("figure", tag("figcaption", title), drawing)
 
 
+def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> Html:
+    """From one point to another."""
+    ends = {
+        name: round(value, 1) for name, value in zip(("x1", "y1", "x2", "y2"), (x1, y1, x2, y2))
+    }
+    return tag("line", **ends, **attributes)
+
+
+def label(text: str, x: float, y: float, anchor: str = "middle") -> Html:
+    """Words, or a number."""
+    return tag("text", text, x=round(x, 1), y=round(y, 1), text_anchor=anchor)
+
+
+def level(text: str, y: float) -> list[Html]:
+    """A line across at height y, and what it stands for."""
+    return [line(LEFT, y, WIDTH - RIGHT, y, class_="grid"), label(text, LEFT - 6, y + 4, "end")]
+
+
 def loss_curves(history: Sequence[dict]) -> Html:
     """Train and dev loss against epochs, two or more."""
-    losses = [line[key] for line in history for key in ("train_loss", "dev_loss")]
+    losses = [epoch[key] for epoch in history for key in ("train_loss", "dev_loss")]
     margin = 0.05 * (max(losses) - min(losses)) + 1e-6
     low, high = min(losses) - margin, max(losses) + margin
     first, last = history[0]["epoch"], history[-1]["epoch"]
 
     def at(epoch: float, loss: float) -> tuple[float, float]:
         x = LEFT + (epoch - first) / (last - first) * (WIDTH - LEFT - RIGHT)
-        return x, TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        y = TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return round(x, 1), round(y, 1)
 
-    shapes = []
-    for loss in ticks(low, high):
-        _, y = at(first, loss)
-        shapes.append(
-            tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid")
-        )
-        shapes.append(tag("text", f"{loss:.4g}", x=LEFT - 6, y=f"{y + 4:.1f}", text_anchor="end"))
-    for epoch in ticks(first, last, 8):
+    shapes: list = [level(f"{loss:.4g}", at(first, loss)[1]) for loss in ticks(low, high)]
+    for epoch in ticks(first, last, 6):
         if epoch == int(epoch):
-            x, _ = at(epoch, low)
-            shapes.append(
-                tag("text", f"{epoch:.0f}", x=f"{x:.1f}", y=HEIGHT - 16, text_anchor="middle")
-            )
-    for key, colour in (("train_loss", "cool"), ("dev_loss", "warm")):
-        points = [at(line["epoch"], line[key]) for line in history]
-        shapes.append(
-            tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), class_=colour)
-        )
-    best = min(history, key=lambda line: line["dev_loss"])
+            shapes.append(label(f"{epoch:.0f}", at(epoch, low)[0], HEIGHT - 14))
+    best = min(history, key=lambda epoch: epoch["dev_loss"])
+    names = {"train_loss": "train", "dev_loss": f"dev, best {best['dev_loss']:.3f}"}
+    for place, (key, name) in enumerate(names.items()):
+        colour, y = ("cool", "warm")[place], TOP + 14.0 + 18 * place
+        points = " ".join("{},{}".format(*at(epoch["epoch"], epoch[key])) for epoch in history)
+        shapes.append(tag("polyline", points=points, class_=colour))
+        shapes.append(line(WIDTH - 146, y - 4, WIDTH - 126, y - 4, stroke_width=2.5, class_=colour))
+        shapes.append(label(name, WIDTH - 120, y, "start"))
     x, y = at(best["epoch"], best["dev_loss"])
-    shapes.append(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4, class_="warm"))
-    for place, (text, colour) in enumerate(
-        (("train", "cool"), (f"dev, best {best['dev_loss']:.3f}", "warm"))
-    ):
-        y = TOP + 14 + 18 * place
-        shapes.append(
-            tag(
-                "line",
-                x1=WIDTH - 160,
-                x2=WIDTH - 138,
-                y1=y - 4,
-                y2=y - 4,
-                stroke_width=2.5,
-                class_=colour,
-            )
-        )
-        shapes.append(tag("text", text, x=WIDTH - 132, y=y))
+    shapes.append(tag("circle", cx=x, cy=y, r=4, class_="warm"))
     return plot("Loss in nats per word, by epoch", shapes)
 
 
-def histogram(cider: Sequence[float], step: int = 10, bins: int = 16) -> Html:
-    """How many pictures have which CIDEr, times 100; the last bar has all above."""
-    counts = [0] * bins
+def histogram(cider: Sequence[float]) -> Html:
+    """How many pictures have which CIDEr, times 100."""
+    counts = [0] * BINS
     for score in cider:
-        counts[min(bins - 1, int(100 * score / step))] += 1
-    wide = (WIDTH - LEFT - RIGHT) / bins
-    scale = (HEIGHT - TOP - BOTTOM) / max(counts)
-    shapes = []
-    for count in ticks(0, max(counts), 4):
-        y = f"{HEIGHT - BOTTOM - count * scale:.1f}"
-        shapes.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-        shapes.append(tag("text", f"{count:,.4g}", x=LEFT - 6, y=float(y) + 4, text_anchor="end"))
+        counts[min(BINS - 1, int(100 * score / BIN))] += 1
+    wide, floor = (WIDTH - LEFT - RIGHT) / BINS, HEIGHT - BOTTOM
+    scale = (floor - TOP) / max(counts)
+    marks = [count for count in ticks(0, max(counts), 4) if count == int(count)]
+    shapes: list = [level(f"{count:,.0f}", floor - count * scale) for count in marks]
     for place, count in enumerate(counts):
         x, tall = LEFT + place * wide, count * scale
-        bar = tag("title", f"{count:,}")
-        shapes.append(
-            tag(
-                "rect",
-                bar,
-                x=f"{x + 1:.1f}",
-                y=f"{HEIGHT - BOTTOM - tall:.1f}",
-                width=f"{wide - 2:.1f}",
-                height=f"{tall:.1f}",
-            )
-        )
-        if place % 5 == 0 or place == bins - 1:
-            label = f"{place * step}" + "+" * (place == bins - 1)
-            shapes.append(
-                tag(
-                    "text",
-                    label,
-                    x=f"{x + wide / 2 * (place == bins - 1):.1f}",
-                    y=HEIGHT - 16,
-                    text_anchor="middle",
-                )
-            )
+        sides = {"x": x + 1, "y": floor - tall, "width": wide - 2, "height": tall}
+        sides = {name: round(value, 1) for name, value in sides.items()}
+        shapes.append(tag("rect", tag("title", f"{count:,}"), **sides))
+        if place % 5 == 0:
+            above = "+" if place == BINS - 1 else ""
+            shapes.append(label(f"{place * BIN}{above}", x, HEIGHT - 14))
     return plot("Pictures by their CIDEr", shapes)
