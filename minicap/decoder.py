@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy
 
-from minicap.backend import Array
+from minicap.backend import Array, array_module
 from minicap.nn.cross_entropy import project_cross_entropy
-from minicap.nn.dense import affine, dense, elu
+from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import draw_mask, dropout
 from minicap.nn.embedding import embedding
 from minicap.nn.initial import glorot_uniform
@@ -145,12 +145,15 @@ def draw_masks(
     return {name: draw_mask(rng, shape, rate) for name, shape in shapes.items()}
 
 
-def next_word(
-    p: Mapping[str, Array], words: Array, h: Array, c: Array
-) -> tuple[Array, Array, Array]:
-    """One step of writing: words (N,), h and c (N, H) -> logits (N, V), the new h and c."""
-    H = h.shape[1]
+def next_word(p: Mapping[str, Array], words: Array, *state: Array) -> tuple[Array, ...]:
+    """One step of writing, all but the last layer: the words (N,) just written and the state,
+    h and c (N, H) -> y (N, I), from which `token_logits` makes the next word's logits, and the
+    new state."""
+    h, c = state
     x, _ = embedding(words, p["word_embed"])
-    h, c, _ = lstm_step(affine(x, p["lstm"][H:]) + h @ p["lstm"][:H], c)
+    xp = array_module(x)
+    ones = xp.ones((len(words), 1), dtype=x.dtype)
+    z = xp.concatenate([h, x, ones], axis=1) @ p["lstm"]  # [U; W; b]: one product for all three
+    h, c, _ = lstm_step(z, c)
     y, _ = dense(h, p["token_logits_bottleneck"], elu)
-    return affine(y, p["token_logits"]), h, c
+    return y, h, c

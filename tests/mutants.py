@@ -376,8 +376,8 @@ OTHER = [
     Mutant(
         "decoder: writing starts every step from an empty cell",
         "decoder:next_word",
-        '@ p["lstm"][:H], c)',
-        '@ p["lstm"][:H], 0 * c)',
+        "lstm_step(z, c)",
+        "lstm_step(z, 0 * c)",
         test_decoder.test_writing_word_by_word_equals_the_loss,
     ),
     Mutant(

@@ -17,6 +17,7 @@ from minicap.gradcheck import (
     gradients_of,
 )
 from minicap.nn.adam import Adam
+from minicap.nn.dense import affine
 from minicap.nn.parameters import Parameters
 from tests.checks import SEEDS, assert_small
 
@@ -144,8 +145,9 @@ def surprise_word_by_word(p, features, caption):
     h, _ = first_state(p, features[None])
     c, surprise = h, []
     for word, following in zip(caption, caption[1:], strict=False):
-        logits, h, c = next_word(p, numpy.array([word]), h, c)
-        logits = logits[0] - logits[0].max()
+        y, h, c = next_word(p, numpy.array([word]), h, c)
+        logits = affine(y, p["token_logits"])[0]
+        logits -= logits.max()
         surprise.append(numpy.log(numpy.exp(logits).sum()) - logits[following])
     return surprise
 

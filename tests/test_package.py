@@ -72,10 +72,14 @@ COMMANDS = {
             ENCODER - COMMANDS,
             ENCODER | GROUND | {"minicap.backend"},
         ),  # calibrate, a command, draws scenes
-        ({"minicap.generate"}, {"minicap.backend", "minicap.decoder"}),
+        ({"minicap.choosing"}, {"minicap.backend"}),
+        (
+            {"minicap.generate"},
+            {"minicap.backend", "minicap.decoder", "minicap.choosing", "minicap.errors"},
+        ),
         (GROUND, GROUND),
     ],
-    ids=["nn", "backend", "decoder", "data", "encoder", "generate", "errors and files"],
+    ids=["nn", "backend", "decoder", "data", "encoder", "choosing", "generate", "errors and files"],
 )
 def test_who_may_know_whom(who, may_know):
     assert who, "a room without modules shows nothing"
