@@ -1,10 +1,12 @@
 """Judge captions: `python -m minicap.evaluate MODEL`, or `--results FILE`."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy
 import tyro
 
 from minicap import checkpoint, commands
@@ -13,12 +15,23 @@ from minicap.data.dataset import DataFiles
 from minicap.data.judged import read_pictures, sources, training_pictures
 from minicap.data.results import coco_numbers, image_ids, read_results, results_text
 from minicap.errors import UserError
-from minicap.evaluation import Evaluation, Written, choose, facts, score, table, to_json, write
+from minicap.evaluation import (
+    Evaluation,
+    Written,
+    choose,
+    facts,
+    manner,
+    score,
+    table,
+    to_json,
+    write,
+)
 from minicap.files import write_text
 from minicap.floors import floors
 from minicap.gallery import gallery, scenes_beside
+from minicap.generate import BEAM, Writing
 from minicap.metrics import Judge, Tokenizer
-from minicap.model import Model
+from minicap.model import Ensemble, Model
 from minicap.page import page, read_history
 
 SCORES, CAPTIONS, REPORT = "scores.json", "captions.json", "report.html"
@@ -34,6 +47,8 @@ class Options:
 
     model: tyro.conf.Positional[Path | None] = None
     """model.safetensors, as `python -m minicap.train` wrote it"""
+    ensemble: tuple[Path, ...] = ()
+    """further models, of the same vocabulary and encoder, that write together with the first"""
     results: Path | None = None
     """judge the captions of this file instead: JSON, [{"image_id": ..., "caption": ...}, ...]"""
     data: Annotated[DataFiles, tyro.conf.arg(name="")] = DataFiles()
@@ -54,8 +69,9 @@ class Options:
     """pictures in the report: the best, the worst, and some between"""
     out: Path | None = None
     """folder to write into [default: evaluation, beside the model or the results file]"""
+    writing: Annotated[Writing, tyro.conf.arg(name="")] = BEAM
     seed: int = 0
-    """of the shuffling"""
+    """of the shuffling, and of drawing"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where to compute"""
 
@@ -63,6 +79,9 @@ class Options:
         """UserError for what makes no sense."""
         if (self.model is None) == (self.results is None):
             raise UserError("name a MODEL, or a file with --results")
+        if self.ensemble and not self.model:
+            raise UserError("--ensemble goes with a MODEL")
+        self.writing.check()
         for name, least in (("neighbours", 1), ("shown", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name} must be {least} or more")
@@ -79,8 +98,12 @@ def main(arguments: list[str] | None = None) -> None:
     options.check()
     source = options.model or options.results
     assert source
-    model = Model.load(source, device_module(options.device)) if options.model else None
-    remembered = checkpoint.load(source, "model")[1].get("options", {}) if model else {}
+    model, remembered = None, {}
+    if options.model:
+        xp = device_module(options.device)
+        paths = options.model, *options.ensemble
+        model = Ensemble(tuple(Model.load(path, xp) for path in paths))
+        remembered = checkpoint.load(options.model, "model")[1].get("options", {})
     files, trained_on = sources(options.data, remembered.get("data"))
     assert files.captions
     split = options.which_split()
@@ -91,7 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
     judge = Judge(pictures.references, options.tokenizer, options.meteor)
     ids = image_ids(pictures.names, coco_numbers(files.captions))
     if model:
-        written = write(model, pictures)
+        rng = numpy.random.default_rng(options.seed)
+        written = write(model, pictures, options.writing, rng)
     else:
         texts = read_results(source, ids)
         written = [[Written(texts[name])] for name in pictures.names]
@@ -104,7 +128,8 @@ def main(arguments: list[str] | None = None) -> None:
         written,
         model.vocabulary if model else None,
         {
-            "judged": str(source),
+            "judged": " + ".join(map(str, (source, *options.ensemble))),
+            "writing": dataclasses.asdict(options.writing) if model else None,
             "captions": str(files.captions),
             "split": split,
             "pictures": len(pictures.names),
@@ -140,6 +165,7 @@ def lines(evaluation: Evaluation) -> list[str]:
     return [
         f"judged    {told['judged']}, {told['split']}: {told['pictures']:,} pictures with "
         f"{told['references']:,} references in {told['captions']}",
+        *([f"writing   {manner(told['writing'])}"] if told["writing"] else []),
         f"scores    times 100; tokenizer {told['tokenizer']}; CIDEr: {told['CIDEr']}",
         *(f"          {line}" for line in table(evaluation)),
         *(f"{name:17} {value}" for name, value in facts(evaluation)),

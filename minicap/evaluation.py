@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy
 from tqdm import tqdm
 
-from minicap.backend import array_module, to_device
 from minicap.data.judged import Pictures
 from minicap.data.scenes import Scene
 from minicap.data.vocabulary import SPECIAL, UNK, Vocabulary, tokenise
 from minicap.errors import UserError
+from minicap.generate import Caption, Writing
 from minicap.metrics import Judge
-from minicap.model import Model
+from minicap.model import Ensemble, Model
 from minicap.truth import truths
 
 TOGETHER = 256  # pictures that are captioned at once
@@ -130,31 +130,44 @@ class Evaluation:
         return Counter(" ".join(tokenise(c)) for c in self.judged.captions).most_common(count)
 
 
-def write(model: Model, pictures: Pictures) -> list[list[Written]]:
-    """The model's candidates for each picture, best first.
+def write(
+    ensemble: Ensemble, pictures: Pictures, writing: Writing, rng: numpy.random.Generator
+) -> list[list[Written]]:
+    """The candidates for each picture, best first. rng: for drawing.
 
-    UserError: pictures without features, or with those of another encoder than the model's.
+    UserError: pictures without features, or with those of another encoder than the models'.
     """
-    features, width = pictures.features, len(model.scaling.mean)
+    features = pictures.features
     if features is None:
         raise UserError("the model needs the pictures' features: name them with --features")
-    known, given = model.encoder or {}, pictures.encoder or {}
-    ids = [{encoder.get("id"), encoder.get("float32_id")} - {None} for encoder in (known, given)]
-    if features.shape[1] != width or (all(ids) and not ids[0] & ids[1]):
-        raise UserError(
-            f"the model has learned from {width} features of {known.get('name', 'its encoder')}, "
-            f"these are {features.shape[1]} of {given.get('name', 'another')}: encode the pictures "
-            "with the encoder it was trained on"
-        )
-    xp = array_module(model.parameters["lstm"])
+    for model in ensemble.models:
+        fit(model, features, pictures.encoder or {})
     written = []
     with tqdm(total=len(features), unit="picture", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(features), TOGETHER):
-            some = model.scaling(features[start : start + TOGETHER])
-            captions = model.write(to_device(some, xp))
-            written += [[Written(caption)] for caption in captions]
-            bar.update(len(captions))
+            scaled = ensemble.scale(features[start : start + TOGETHER])
+            for captions in ensemble.candidates(scaled, writing, rng=rng):
+                written.append([as_written(ensemble.vocabulary, each) for each in captions])
+                bar.update()
     return written
+
+
+def as_written(vocabulary: Vocabulary, caption: Caption) -> Written:
+    """A caption in words and probabilities."""
+    probabilities = numpy.exp(caption.log_probabilities).tolist()
+    return Written(vocabulary.decode(caption.ids), probabilities, caption.score)
+
+
+def fit(model: Model, features: numpy.ndarray, encoder: dict) -> None:
+    """UserError if the model has not learned from such features, as far as is known."""
+    known, width = model.encoder or {}, len(model.scaling.mean)
+    ids = [{about.get("id"), about.get("float32_id")} - {None} for about in (known, encoder)]
+    if features.shape[1] != width or (all(ids) and not ids[0] & ids[1]):
+        raise UserError(
+            f"the model has learned from {width} features of {known.get('name', 'its encoder')}, "
+            f"these are {features.shape[1]} of {encoder.get('name', 'another')}: encode the "
+            "pictures with the encoder it was trained on"
+        )
 
 
 def score(
@@ -196,6 +209,13 @@ def to_json(evaluation: Evaluation) -> dict:
         "warnings": evaluation.warnings,
         "notes": evaluation.notes,
     }
+
+
+def manner(writing: Mapping) -> str:
+    """How captions were written, in words: the beam's two settings, and others that were chosen."""
+    usual = vars(Writing())
+    shown = [n for n in writing if n in ("beams", "alpha") or writing[n] != usual[n]]
+    return ", ".join(f"{name.replace('_', '-')} {writing[name]}" for name in shown)
 
 
 def table(evaluation: Evaluation) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from minicap.errors import UnusableImage, UserError
-from minicap.evaluation import TRUE, Evaluation, Written, facts
+from minicap.evaluation import TRUE, Evaluation, Written, facts, manner
 from minicap.files import read_lines
 from minicap.gallery import Gallery
 from minicap.markup import Html, tag
@@ -79,6 +79,9 @@ def page(
                 f"CIDEr with {told['CIDEr']}.",
                 class_="soft",
             ),
+            tag("p", f"Written with {manner(told['writing'])}.", class_="soft")
+            if told.get("writing")
+            else None,
         ),
         tag(
             "section",

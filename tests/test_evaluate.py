@@ -11,6 +11,7 @@ from minicap import commands, evaluate, train
 from minicap.data.features import Features, read_features
 from minicap.data.results import results_text
 from minicap.evaluate import CAPTIONS, REPORT, SCORES
+from minicap.generate import BEAM
 from minicap.metrics import METRICS, scores
 from minicap.model import Model
 from minicap.run import MODEL
@@ -91,7 +92,7 @@ def test_a_model_on_the_data_it_remembers(command, run, tmp_path):
     ]
     written = {e["image_id"]: e["caption"] for e in json.loads((tmp_path / CAPTIONS).read_text())}
     model, stored = Model.load(folder / MODEL), read_features(files.features)
-    wanted = model.write(model.scaling(stored.array[6:9]))
+    wanted = model.write(model.scaling(stored.array[6:9]), BEAM)
     references = {
         f"{n}.jpg": [f"a {colour} dog {end}" for end in tiny.ENDINGS[: 2 + n % 2]]
         for n, colour in zip((6, 7, 8), tiny.COLOURS, strict=True)
@@ -101,7 +102,9 @@ def test_a_model_on_the_data_it_remembers(command, run, tmp_path):
     assert {name: told["scores"]["model"][name] for name in METRICS} == figures
     (line,) = re.findall(r"^ +model +(.*)$", text, re.MULTILINE)
     assert line.split()[:6] == [f"{100 * figures[name]:.1f}" for name in METRICS]
+    assert told["writing"]["beams"] == BEAM.beams and f"writing   beams {BEAM.beams}, alpha" in text
     report = (tmp_path / REPORT).read_text()
+    assert 'class="word"' in report and "Candidates and their scores" in report
     assert report.count("<article>") == 1 and report.count("<svg") == 2
     for name in WRITTEN:
         assert f"written   {tmp_path / name}" in text
@@ -143,6 +146,19 @@ def test_another_split_and_other_files(command, run, tmp_path):
         assert status == 0 and "3 pictures with 8 references" in text
         outputs.append(json.loads((tmp_path / SCORES).read_text())["scores"])
     assert outputs[0] == outputs[1] == outputs[2] and len(outputs[0]) == 4
+
+
+def test_how_captions_are_written_and_by_how_many(command, run, tmp_path):
+    """A model beside itself writes what it writes alone; other settings, other captions."""
+    folder, _ = run
+    found = []
+    for words in ([], [f"--ensemble={folder / MODEL}"], ["--beams=1", "--beginning=blue blue"]):
+        status, text, _ = command(folder / MODEL, *words, f"--out={tmp_path}")
+        assert status == 0
+        found.append(json.loads((tmp_path / CAPTIONS).read_text()))
+    assert found[0] == found[1] != found[2]
+    assert "beams 1, alpha 1.0, beginning blue blue" in text
+    assert all(entry["caption"].startswith("blue blue") for entry in found[2])
 
 
 def test_results_need_captions_alone(command, run, results):
@@ -237,6 +253,8 @@ def test_command_lines_that_make_no_sense(command, run, tmp_path):
     folder, files = run
     refused(command(), "name a MODEL, or a file with --results")
     refused(command(folder / MODEL, "--results=x"), "name a MODEL, or a file with --results")
+    refused(command("--results=x", "--ensemble=y"), "--ensemble goes with a MODEL")
+    refused(command(folder / MODEL, "--beams=0"), "--beams must be from 1 to 100")
     refused(command(tmp_path / "none"), "none: no such file; expected a minicap model")
     refused(command("--results=none.json"), "none.json: cannot read the results file")
     refused(command(folder / MODEL, "--neighbours=0"), "--neighbours must be 1 or more")

@@ -1,8 +1,11 @@
 """What is said of captions as a lot, and which of them are shown."""
 
+from dataclasses import asdict, replace
+
 import numpy
 import pytest
 
+from minicap.data.features import Scaling
 from minicap.data.judged import Pictures
 from minicap.data.scenes import random_scene
 from minicap.data.scenes.language import write_captions
@@ -15,13 +18,18 @@ from minicap.evaluation import (
     Written,
     choose,
     facts,
+    manner,
     score,
     table,
     to_json,
     write,
 )
+from minicap.generate import GREEDY, Writing
 from minicap.metrics import METRICS, Judge
+from minicap.model import Ensemble
 from tests import tiny
+
+RNG = numpy.random.default_rng(0)
 
 
 def pictures(number, features=None, encoder=None):
@@ -146,11 +154,19 @@ def test_best_between_and_worst():
 
 
 def test_a_model_writes_from_features_as_it_scales_them():
-    """As it writes when it is asked itself, whatever the block size."""
-    model = tiny.model()
-    features = numpy.random.default_rng(0).normal(size=(300, tiny.WIDTH)).astype("float32")
-    written = write(model, pictures(300, features))
-    assert [candidates[0].text for candidates in written] == model.write(features)
+    """As it writes when it is asked itself, with the beam's candidates and their probabilities."""
+    model = tiny.model(dtype="float64")
+    mean = numpy.arange(tiny.WIDTH) / 9.0
+    model = replace(model, scaling=Scaling(mean, numpy.full(tiny.WIDTH, 0.5)))
+    features = numpy.random.default_rng(0).normal(size=(300, tiny.WIDTH))
+    written = write(Ensemble((model,)), pictures(300, features), Writing(beams=2), RNG)
+    asked = model.candidates((features.astype("float32") - mean) / 2, Writing(beams=2))
+    for mine, theirs in zip(written, asked, strict=True):
+        assert len(mine) == 2
+        for one, other in zip(mine, theirs, strict=True):
+            assert one.text == model.vocabulary.decode(other.ids)
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+            assert one.probabilities == pytest.approx(numpy.exp(other.log_probabilities), abs=1e-5)
 
 
 ENCODER = {"id": "one", "name": "encoder one"}
@@ -174,10 +190,16 @@ ENCODER = {"id": "one", "name": "encoder one"}
 )
 def test_features_of_another_encoder_are_refused(features, encoder, line):
     with pytest.raises(UserError, match=line):
-        write(tiny.model(ENCODER), pictures(2, features, encoder))
+        write(Ensemble((tiny.model(ENCODER),)), pictures(2, features, encoder), GREEDY, RNG)
 
 
 def test_the_same_encoder_in_another_precision_is_the_same():
     features = numpy.ones((2, 8), "f4")
-    write(tiny.model(ENCODER), pictures(2, features, {"id": "y", "name": "y", "float32_id": "one"}))
-    write(tiny.model(ENCODER), pictures(2, features, None))
+    for other in ({"id": "y", "name": "y", "float32_id": "one"}, None):
+        write(Ensemble((tiny.model(ENCODER),)), pictures(2, features, other), GREEDY, RNG)
+
+
+def test_the_manner_of_writing_in_words():
+    assert manner(asdict(Writing(beams=4, alpha=0.7))) == "beams 4, alpha 0.7"
+    drawn = asdict(Writing(temperature=1.0, top_p=0.9))
+    assert manner(drawn) == f"beams {drawn['beams']}, alpha 1.0, temperature 1.0, top-p 0.9"
