@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     pictures = read_pictures(files, split)
     scenes = scenes_beside(files.captions, pictures.names)
     shown = gallery(pictures.names, scenes, options.photos, remembered.get("photos"))
-    train, notes = training_pictures(trained_on, pictures)
+    train, notes = training_pictures(trained_on, pictures, lot=bool(model) or split != "all")
     judge = Judge(pictures.references, options.tokenizer, options.meteor)
     ids = image_ids(pictures.names, coco_numbers(files.captions))
     if model:

@@ -8,10 +8,12 @@ A captioner that is not above the first has learned less than a look-up knows; o
 the second has not looked at all.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy
+from tqdm import tqdm
 
 from minicap.data.judged import Pictures
 from minicap.data.vocabulary import tokenise
@@ -87,7 +89,7 @@ def consensus(captions: Sequence[Sequence[str]], neighbours: numpy.ndarray) -> l
     text, run, value = run_vectors(texts, photo)
     first = numpy.searchsorted(text, numpy.arange(len(texts) + 1))  # each caption's first row
     chosen = []
-    for row in neighbours:
+    for row in progress(neighbours, "nearest neighbours"):
         candidates = numpy.concatenate([numpy.arange(begin[k], begin[k + 1]) for k in row])
         entries = numpy.concatenate([numpy.arange(first[c], first[c + 1]) for c in candidates])
         owner = numpy.repeat(numpy.arange(len(candidates)), numpy.diff(first)[candidates])
@@ -101,6 +103,11 @@ def consensus(captions: Sequence[Sequence[str]], neighbours: numpy.ndarray) -> l
     return chosen
 
 
+def progress(some: Sequence | numpy.ndarray, what: str) -> tqdm:
+    """The same, with a bar on the way, where somebody looks."""
+    return tqdm(some, what, leave=False, disable=not sys.stderr.isatty())
+
+
 def run_vectors(
     texts: Sequence[str], photo: numpy.ndarray
 ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
@@ -111,17 +118,18 @@ def run_vectors(
     different run of a text, in the texts' order: the text, the run's number, the weight.
     """
     numbers: dict[tuple[str, ...], int] = {}
-    found = [
-        (text, numbers.setdefault(tuple(words[i : i + n]), len(numbers)))
-        for text, words in enumerate(map(tokenise, texts))
-        for n in range(1, ORDERS + 1)
-        for i in range(len(words) - n + 1)
-    ]
-    size = max(1, len(numbers))
-    keys = numpy.array(found, dtype=int).reshape(-1, 2) @ [size, 1]
+    keys = numpy.fromiter(
+        (
+            text << 32 | numbers.setdefault(tuple(words[i : i + n]), len(numbers))
+            for text, words in enumerate(map(tokenise, progress(texts, "captions of train")))
+            for n in range(1, ORDERS + 1)
+            for i in range(len(words) - n + 1)
+        ),
+        numpy.int64,
+    )
     keys, times = numpy.unique(keys, return_counts=True)
-    text, run = numpy.divmod(keys, size)
-    photos = numpy.bincount(numpy.unique(photo[text] * size + run) % size, minlength=size)
+    text, run = keys >> 32, keys & 0xFFFFFFFF
+    photos = numpy.bincount(numpy.unique(photo[text] << 32 | run) & 0xFFFFFFFF)
     value = times * numpy.log((photo[-1] + 1) / photos[run])
     length = numpy.array([len(words) for words in numbers], int)[run]
     kind = text * ORDERS + length - 1

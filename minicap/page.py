@@ -204,8 +204,7 @@ def card(evaluation: Evaluation, row: int, gallery: Gallery) -> Html:
     more += [tag("h3", "References"), tag("ul", references)]
     for writer, floor in evaluation.rows.items():
         if writer.startswith("nearest"):
-            score = f" {100 * floor.each['CIDEr'][row]:.1f}"
-            score = tag("span", score, class_="number")
+            score = tag("span", f" CIDEr {100 * floor.each['CIDEr'][row]:.1f}", class_="number")
             more += [tag("h3", "Nearest neighbours"), tag("p", floor.captions[row], score)]
     return tag(
         "article",

@@ -1,8 +1,10 @@
 """Caption scores: the reference implementation's to the last bit, and what a brute force finds."""
 
 import math
+import re
 import sys
 from collections import Counter
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -216,6 +218,16 @@ def test_pictures_that_only_one_side_has_are_refused():
         judge(CANDIDATES | {"new": "a", "newer": "b"})
     with pytest.raises(UserError, match=r"^references but no captions: bus.jpg \(1 in"):
         judge({name: text for name, text in CANDIDATES.items() if name != "bus.jpg"})
+
+
+def test_the_page_s_example_runs():
+    """The Python of docs/evaluation.md, as it stands there."""
+    page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    before, call = example.split("\n\n")
+    names: dict = {}
+    exec(before + "\nfound = " + call, names)
+    assert list(names["found"]) == list(METRICS) and 0.5 < names["found"]["BLEU-1"] < 1
 
 
 def test_without_pycocoevalcap(monkeypatch):

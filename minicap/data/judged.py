@@ -34,19 +34,21 @@ class Pictures:
         return dict(zip(self.names, self.captions, strict=True))
 
 
-def read_pictures(files: DataFiles, split: str) -> Pictures:
+def read_pictures(files: DataFiles, split: str, lot: bool = True) -> Pictures:
     """The pictures of a split, or of split "all" the whole caption file's.
 
-    files: captions at least. Pictures without captions, or without features where a file of
-    them is given, are left out and noted. UserError: a file is missing or broken, there is no such
-    split, nothing is left of it.
+    files: captions at least; lot: may splits be drawn where nothing says which they are. Pictures
+    without captions, or without features where a file of them is given, are left out and noted.
+    UserError: a file is missing or broken, there is no such split, nothing is left of it.
     """
     assert files.captions
     said = read_captions(files.captions)
     if split == "all":
         names = list(said.texts)
     else:
-        lists, _ = files.splits(said)
+        lists, source = files.splits(said)
+        if source == "the lot" and not lot:
+            raise UserError(f"nothing says which pictures are {split}: use --{split}-split")
         if split not in lists:
             raise UserError(
                 f"{files.captions}: no picture is in the {split} split: give a list of its "
@@ -104,14 +106,14 @@ def sources(own: DataFiles, remembered: Mapping | None) -> tuple[DataFiles, list
 
 
 def training_pictures(
-    trained_on: Sequence[DataFiles], pictures: Pictures
+    trained_on: Sequence[DataFiles], pictures: Pictures, lot: bool = True
 ) -> tuple[Pictures | None, list[str]]:
     """The train split of the first of these files that has one whose features compare with those
-    of `pictures`; or None. And notes, in words."""
+    of `pictures`; or None. And notes, in words. lot: as for `read_pictures`."""
     reasons = []
     for files in trained_on:
         try:
-            train = read_pictures(files, "train")
+            train = read_pictures(files, "train", lot)
         except UserError as error:
             reasons.append(str(error))
             continue

@@ -126,6 +126,15 @@ def test_training_pictures_and_why_there_are_none(files, tmp_path):
     assert nothing is None and "3 features, not 8" in note
 
 
+def test_nobody_draws_what_was_trained_on_by_others(files):
+    """Where neither lists nor the caption file tell, captions from elsewhere have no train."""
+    own = DataFiles(files.captions, files.features)
+    assert training_pictures([own], read_pictures(own, "dev"))[0]
+    nothing, (note,) = training_pictures([own], read_pictures(own, "all"), lot=False)
+    assert nothing is None and "nothing says which pictures are train: use --train-split" in note
+    assert training_pictures([files], read_pictures(files, "dev"), lot=False)[0]
+
+
 def test_pictures_that_were_trained_on_are_spoken_of(files):
     _, notes = training_pictures([files], read_pictures(files, "all"))
     assert notes == ["6 of the pictures are in train too: scores are too good"]
