@@ -1,7 +1,7 @@
 """What needs Java: the tokeniser of the Penn Treebank, and METEOR, both from pycocoevalcap's jars.
 
 Under a locale that writes decimal commas, METEOR dies of its own numbers; under one without UTF-8,
-Java takes letters apart. So the language and the encoding are set here, whatever the machine's are.
+Java takes letters apart. So both are told their language and encoding, whatever the machine's are.
 """
 
 import os
@@ -13,7 +13,7 @@ from shutil import which
 
 from minicap.errors import UserError
 
-SETTINGS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"
+METEOR_SETTINGS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"
 
 
 def need_java(what: str) -> None:
@@ -34,7 +34,7 @@ def ptb_tokenise(captions: Sequence[str]) -> list[list[str]]:
 
     need_java("--tokenizer ptb")
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
-    command = ["java", *SETTINGS.split(), "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+    command = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
     done = subprocess.run(
         [*command, "-preserveLines", "-lowerCase", "-encoding", "UTF-8"],
         # Whatever else Java takes for the end of a line would shift all captions behind it.
@@ -64,7 +64,7 @@ class Meteor:
         from pycocoevalcap.meteor.meteor import Meteor as Program
 
         before = os.environ.get("JAVA_TOOL_OPTIONS")
-        os.environ["JAVA_TOOL_OPTIONS"] = f"{before or ''} {SETTINGS}".strip()
+        os.environ["JAVA_TOOL_OPTIONS"] = f"{before or ''} {METEOR_SETTINGS}".strip()
         try:
             self.program = Program()  # takes no settings, so they go through the environment
         finally:
