@@ -27,9 +27,9 @@ TOGETHER, TOGETHER_ON_GPU = 192, 3072  # hypotheses that go on together
 class Writing:
     """How captions are written. Each field is an option of the commands that write."""
 
-    beams: int = 3
+    beams: int = 5
     """captions that a beam search keeps in view of each picture (1: always the likeliest word)"""
-    alpha: float = 1.0
+    alpha: float = 0.7
     """rank captions by log-probability / length**alpha, the end counted as a word: 0 prefers short
     ones, 1 takes the mean"""
     temperature: float = 0.0
@@ -140,7 +140,11 @@ def beam_search(
     drawn = writing.temperature > 0
     beams, copies = (1, count) if drawn else (max(writing.beams, count), 1)
     pictures = numpy.arange(len(features[0])).repeat(copies)
-    chances = rng.random((len(pictures), rules.max_words)) if drawn and rng else None
+    chances = None
+    if drawn:
+        if rng is None:
+            raise ValueError("to draw words, beam_search needs a random generator, rng")
+        chances = rng.random((len(pictures), rules.max_words))
 
     def search(group: numpy.ndarray) -> list[list[Caption]]:
         pick = to_device(pictures[group], xp)

@@ -127,7 +127,9 @@ def _on_device_only(function):
     return call
 
 
-for _name in ["sum", "mean", "max", "min", "argmax", "all", "any", "reshape", "astype", "copy", "cumsum"]:
+METHODS = ["sum", "mean", "max", "min", "argmax", "all", "any", "reshape", "astype", "copy"]
+METHODS += ["cumsum"]
+for _name in METHODS:
     setattr(ndarray, _name, _on_device_only(getattr(numpy.ndarray, _name)))
 
 

@@ -42,6 +42,10 @@ def test_draws_from_many_words(words):
     assert chi_square <= words - 1 + 4 * numpy.sqrt(2 * (words - 1))
 
 
+def test_draws_from_a_hundred_words():
+    test_draws_from_many_words(100)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_chance_draws_a_word_that_may_not_be(dtype):
     """Not the least and not the greatest, 1 itself when float32 rounds to it, wherever the

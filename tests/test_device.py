@@ -114,13 +114,14 @@ WAYS = [
 ]
 
 
-def write(xp, p, features, rng=0, **how):
+def write(xp, p, features, **how):
     """Captions of an ensemble of two decoders."""
     other = copy_of(p, xp, p.flat.dtype)
     other.flat *= 1.1
     features = [to_device(features, xp)] * 2
     rules = Rules(1, 2, (0, 3), max_words=7)
-    return beam_search([p, other], features, rules, Writing(**how), 2, numpy.random.default_rng(rng))
+    rng = numpy.random.default_rng(0)
+    return beam_search([p, other], features, rules, Writing(**how), count=2, rng=rng)
 
 
 @pytest.mark.parametrize("how", WAYS)

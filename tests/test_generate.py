@@ -57,7 +57,7 @@ def distributions(p, feature, ids):
 
 
 @functools.cache
-def tree(seed, picture, alpha=1.0):
+def tree(seed, picture, alpha=Writing.alpha):
     """Every caption of four words or less, with its score, best first: no search at all."""
     p, scored = decoder(seed), []
     for length in range(5):
@@ -102,9 +102,17 @@ def test_length_normalisation_does_not_touch_a_beam_of_one():
 # The best
 
 
+def test_a_wide_beam_is_the_whole_tree():
+    assert_whole_tree(alpha=0.7)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.5])
 def test_a_beam_as_wide_as_the_tree_finds_the_best(alpha):
     """Not only the best: all captions that there are, in the order of their scores."""
+    assert_whole_tree(alpha)
+
+
+def assert_whole_tree(alpha):
     rules = replace(RULES, max_words=4)
     for seed in range(3):
         (found,) = write(decoder(seed), FEATURES[:1], rules, beams=WIDE, alpha=alpha)
@@ -149,17 +157,8 @@ def test_candidates_are_different_and_in_falling_order(seed, beams, alpha, max_w
             )
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"beams": 1},
-        {"beams": 4, "alpha": 0.7},
-        {"beams": 3, "block_ngrams": 2, "min_length": 3},
-        {"temperature": 1.5, "top_p": 0.9},
-    ],
-)
-def test_scores_are_the_log_probabilities_that_training_knows(how):
-    """caption_loss gives the same to the same ids, to 1e-12: whatever was banned or drawn."""
+def assert_scores_are_those_of_training(**how):
+    """caption_loss gives the same to the same ids, to 1e-12, and so does one step after another."""
     p = decoder()
     for feature, captions in zip(
         FEATURES, write(p, rng=numpy.random.default_rng(0), **how), strict=True
@@ -172,6 +171,24 @@ def test_scores_are_the_log_probabilities_that_training_knows(how):
             steps = distributions(p, feature, ids[1:-1])
             expected = [step[word] for step, word in zip(steps, ids[1:], strict=True)]
             numpy.testing.assert_allclose(caption.log_probabilities, expected, rtol=1e-12)
+
+
+def test_scores_of_a_beam_are_those_of_training():
+    assert_scores_are_those_of_training(beams=4)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"beams": 1},
+        {"beams": 4, "alpha": 0.7},
+        {"beams": 3, "block_ngrams": 2, "min_length": 3},
+        {"temperature": 1.5, "top_p": 0.9},
+    ],
+)
+def test_scores_are_the_log_probabilities_that_training_knows(how):
+    """Whatever was banned or drawn."""
+    assert_scores_are_those_of_training(**how)
 
 
 def test_finished_hypotheses_stay_as_they_are(monkeypatch):
@@ -284,6 +301,20 @@ def test_rules_leave_the_best_of_what_they_allow(how, beginning, good):
     assert otherwise
 
 
+def test_no_triple_of_words_is_blocked_that_is_new():
+    """Of all captions of five words without a triple that comes twice, the wide beam has each."""
+    rules = replace(RULES, max_words=5)
+    (found,) = write(features=FEATURES[:1], rules=rules, beams=2000, block_ngrams=3, min_length=5)
+    written = {tuple(caption.ids) for caption in found}
+    assert written == {ids for ids in itertools.product(WORDS, repeat=5) if not repeats(ids, 3)}
+
+
+def test_min_length_is_the_least_and_no_more():
+    rules = replace(RULES, max_words=4)
+    (found,) = write(features=FEATURES[:1], rules=rules, beams=WIDE, min_length=2)
+    assert [caption.ids for caption in found] == [ids for _, ids in tree(5, 0) if len(ids) >= 2]
+
+
 def test_a_beginning_may_break_other_rules_and_has_probabilities():
     """It is what the user wants; what follows keeps to the rules."""
     beginning = [WORDS[0], WORDS[0], V.unk]
@@ -355,6 +386,7 @@ def test_drawn_captions_come_as_often_as_they_are_likely():
     """Whole captions of one picture, 20,000 times: chi-square with 20 degrees of freedom over all
     captions of two words or less; 45.3 is exceeded once in 1,000 times."""
     p, rules = decoder(), replace(RULES, max_words=2)
+    p["token_logits"] *= 0.2  # milder opinions: each caption is expected
     (captions,) = write(
         p, FEATURES[:1], rules, 20_000, numpy.random.default_rng(0), temperature=1.0
     )
@@ -371,10 +403,10 @@ def test_drawn_captions_come_as_often_as_they_are_likely():
         for follower, part in zip(allowed, second, strict=True):
             ids = (word,) if follower == V.end else (word, follower)
             expected[ids] = share * part
-    counts = {ids: 0 for ids in expected}
+    counts = dict.fromkeys(expected, 0)
     for caption in captions:
         counts[tuple(caption.ids)] += 1
-    assert len(expected) == 21
+    assert len(expected) == 21 and min(expected.values()) > 10 / 20_000
     found, wanted = (numpy.array([d[ids] for ids in expected]) for d in (counts, expected))
     assert ((found - 20_000 * wanted) ** 2 / (20_000 * wanted)).sum() < 45.3
 
@@ -395,6 +427,11 @@ def test_a_careful_draw_is_greedy(how, dtype):
     with numpy.errstate(over="raise", invalid="raise", divide="raise"):
         drawn = write(p, rng=numpy.random.default_rng(0), **how)
     assert texts(drawn) == texts(write(p, beams=1))
+
+
+def test_drawing_needs_a_random_generator():
+    with pytest.raises(ValueError, match="needs a random generator"):
+        write(temperature=1.0)
 
 
 def test_count_widens_the_beam():

@@ -16,14 +16,7 @@ writes the same captions is checked: from the same float32 parameters a few in a
 differ, where two hypotheses are as good as each other to the last digits.
 """
 
-import argparse
-import json
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy
 
