@@ -187,7 +187,7 @@ def test_every_import_is_a_dependency_that_is_declared(setup):
 
     core = declared(setup["options"]["install_requires"])
     assert core == {"numpy", "pillow", "safetensors", "threadpoolctl", "tqdm", "tyro"}
-    extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py"}
+    extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py", "pycocoevalcap"}
     extra |= {"torch", "keras"}  # a user's own, to read a .pth file and to compare with
     for name, tree in MODULES.items():
         known = {module.partition(".")[0] for module in imports(tree)}
