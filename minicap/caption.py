@@ -3,13 +3,15 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import numpy
 import tyro
 
 import minicap
 from minicap import commands
 from minicap.errors import UnusableImage, UserError
+from minicap.generate import BEAM, Writing
 
 TOGETHER = 32  # pictures that are encoded and captioned at once
 
@@ -24,11 +26,14 @@ class Options:
     """JPEG, PNG or other pictures"""
     encoder: Path | None = None
     """ONNX file of the encoder that the model was trained on, if it is not minicap's seeded one"""
+    ensemble: tuple[Path, ...] = ()
+    """further models, of the same vocabulary and encoder, that write together with the first"""
     count: int = 1
-    """captions for each picture"""
-    temperature: float | None = None
-    """0: always the likeliest word; more: draw words at random, 1 as the model believes
-    [default: 0 for one caption, 1 for several]"""
+    """captions for each picture: the best ones of the beam, which is at least as wide, or so many
+    that are drawn"""
+    scores: bool = False
+    """print each caption's score too, before it: log-probability / length**alpha"""
+    writing: Annotated[Writing, tyro.conf.arg(name="")] = BEAM
     seed: int = 0
     """of the drawing"""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -38,18 +43,17 @@ class Options:
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit status: 1 if a picture could not be read."""
     options = tyro.cli(Options, prog="python -m minicap.caption", args=arguments)
-    if options.count < 1:
-        raise UserError("--count must be 1 or more")
+    if not 1 <= options.count <= 100:
+        raise UserError("--count must be from 1 to 100")
     if options.seed < 0:
         raise UserError("--seed must be 0 or more")
     if not options.pictures:
         raise UserError("name at least one picture")
-    temperature = options.temperature
-    if temperature is None:
-        temperature = 0.0 if options.count == 1 else 1.0
-    captioner = minicap.load(options.model, options.encoder, options.device)
+    options.writing.check()
+    captioner = minicap.load([options.model, *options.ensemble], options.encoder, options.device)
     if captioner.note:
         print(f"note: {captioner.note}", file=sys.stderr)
+    rng = numpy.random.default_rng(options.seed)
     failed = 0
     for start in range(0, len(options.pictures), TOGETHER):
         images = []
@@ -59,12 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
             except UnusableImage as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed += 1
-        features = captioner.features([image for _, image in images])
-        seeds = range(options.seed, options.seed + options.count)
-        written = [captioner.write(features, temperature, seed) for seed in seeds]
-        for (picture, _), *captions in zip(images, *written, strict=True):
-            for caption in captions:
-                print(picture, caption, sep="\t", flush=True)
+        encoded = [image for _, image in images]
+        found = captioner.candidates(encoded, options.writing, options.count, rng)
+        for (picture, _), captions in zip(images, found, strict=True):
+            for caption in captions[: options.count]:
+                score = [f"{caption.score:.4f}"] if options.scores else []
+                print(picture, *score, captioner.words(caption), sep="\t", flush=True)
     return 1 if failed else 0
 
 

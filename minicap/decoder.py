@@ -4,28 +4,35 @@
     word --embedding--> LSTM (from h0, c0) --dense, elu--> bottleneck --dense--> logits of the next
 
 As in Vinyals et al. 2015 ("Show and Tell"), but the photo is the LSTM's first state and not its
-first input. The parameters are named as in the course's notebook; each weight matrix has its bias
-as the last row.
+first input. Either bottleneck can be left out, and the LSTM can see the photo at every step, as an
+input beside the word (Mao et al. 2015 let it in at every step, too). The parameters are named as
+in the course's notebook; each weight matrix has its bias as the last row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
 
-from minicap.backend import Array
+from minicap.backend import Array, array_module
 from minicap.nn.cross_entropy import project_cross_entropy
-from minicap.nn.dense import affine, dense, elu
+from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import draw_mask, dropout
 from minicap.nn.embedding import embedding
 from minicap.nn.initial import glorot_uniform
 from minicap.nn.lstm import lstm, lstm_step
 from minicap.nn.parameters import Parameters
 
+IMAGE_LAYERS = ("img_embed_to_bottleneck", "img_embed_bottleneck_to_h0")
+WORD_LAYERS = ("token_logits_bottleneck",)
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """The decoder's widths; the defaults are the course's."""
+    """The decoder's widths; the defaults are the course's. A bottleneck of 0 is left out.
+
+    photo: whether the LSTM sees the photo as its "first" state only, or "always".
+    """
 
     vocabulary: int
     feature: int = 2048
@@ -33,17 +40,31 @@ class Sizes:
     hidden: int = 300
     embedding: int = 100
     logit_bottleneck: int = 120
+    photo: str = "first"
 
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Each parameter's shape. lstm is [U; W; b]: from h, from the word, and the bias."""
-        return {
+        """Each parameter's shape. lstm is [V; U; W; b]: from the photo (if it is seen always),
+        from h, from the word, and the bias."""
+        seen = self.feature if self.photo == "always" else 0
+        shapes = {
             "img_embed_to_bottleneck": (self.feature + 1, self.image_bottleneck),
-            "img_embed_bottleneck_to_h0": (self.image_bottleneck + 1, self.hidden),
+            "img_embed_bottleneck_to_h0": (
+                (self.image_bottleneck or self.feature) + 1,
+                self.hidden,
+            ),
             "word_embed": (self.vocabulary, self.embedding),
-            "lstm": (self.hidden + self.embedding + 1, 4 * self.hidden),
+            "lstm": (seen + self.hidden + self.embedding + 1, 4 * self.hidden),
             "token_logits_bottleneck": (self.hidden + 1, self.logit_bottleneck),
-            "token_logits": (self.logit_bottleneck + 1, self.vocabulary),
+            "token_logits": ((self.logit_bottleneck or self.hidden) + 1, self.vocabulary),
         }
+        return {name: shape for name, shape in shapes.items() if shape[1]}
+
+
+def lstm_parts(p: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
+    """V (F or 0, 4 H), U (H, 4 H), [W; b] (E + 1, 4 H) and [U; W; b]: views of `lstm`."""
+    H, E = p["lstm"].shape[1] // 4, p["word_embed"].shape[1]
+    V, UWb = p["lstm"][: -(H + E + 1)], p["lstm"][-(H + E + 1) :]
+    return V, UWb[:H], UWb[H:], UWb
 
 
 def initialise(sizes: Sizes, rng: numpy.random.Generator, word_range: float = 0.05) -> Parameters:
@@ -53,28 +74,39 @@ def initialise(sizes: Sizes, rng: numpy.random.Generator, word_range: float = 0.
     for name, Wb in parameters.items():
         if name == "word_embed":
             Wb[...] = rng.uniform(-word_range, word_range, Wb.shape)
-        else:  # the bias, the last row, stays zero
-            Wb[:-1] = glorot_uniform(rng, Wb.shape[0] - 1, Wb.shape[1])
+        else:  # the bias, the last row, stays zero; the photo is an input of its own to the LSTM
+            V, Wb = lstm_parts(parameters)[::3] if name == "lstm" else (Wb[:0], Wb)
+            for W in V, Wb[:-1]:
+                if len(W):
+                    W[...] = glorot_uniform(rng, *W.shape)
     return parameters
 
 
-def first_state(
-    p: Mapping[str, Array], features: Array, masks: Mapping[str, Array] | None = None
+def dense_layers(
+    p: Mapping[str, Array], names: Sequence[str], x: Array, masks: Mapping[str, Array]
 ) -> tuple[Array, Callable]:
-    """The LSTM's first state, h0 = c0 (N, H), from features (N, F), and
-    backward(dh0, gradients), which fills in the gradients of the two image layers."""
-    mask = (masks or {}).get
-    x, _ = dropout(features, mask("img_embed_to_bottleneck"))
-    x, back_bottleneck = dense(x, p["img_embed_to_bottleneck"], elu)  # 1
-    x, back_dropout = dropout(x, mask("img_embed_bottleneck_to_h0"))  # 2
-    h0, back_h0 = dense(x, p["img_embed_bottleneck_to_h0"], elu)  # 3
+    """x through those of the dense layers `names` that this decoder has, each behind the dropout
+    that `masks` has for it, and with an ELU.
 
-    def backward(dh0: Array, gradients: Mapping[str, Array]) -> None:
-        dx, _ = back_h0(dh0, out=gradients["img_embed_bottleneck_to_h0"])  # from 3
-        dx = back_dropout(dx)  # from 2
-        back_bottleneck(dx, out=gradients["img_embed_to_bottleneck"], need_dx=False)  # from 1
+    Returns y and backward(dy, gradients, need_dx=True) -> dx or None, which fills in the layers'
+    gradients.
+    """
+    ways = []
+    for name in names:
+        if name in p:
+            x, back_dropout = dropout(x, masks.get(name))  # 1
+            x, back_dense = dense(x, p[name], elu)  # 2
+            ways.append((name, back_dropout, back_dense))
 
-    return h0, backward
+    def backward(dx: Array, gradients: Mapping[str, Array], need_dx: bool = True):
+        while ways:
+            name, back_dropout, back_dense = ways.pop()
+            needed = need_dx or bool(ways)
+            dx, _ = back_dense(dx, out=gradients[name], need_dx=needed)  # from 2
+            dx = back_dropout(dx) if needed else None  # from 1
+        return dx
+
+    return x, backward
 
 
 def caption_loss(
@@ -89,47 +121,52 @@ def caption_loss(
     `divisor` (default R: the mean over real words).
 
     p: the parameters, by name; batch: the arrays of minicap.data.batches.Batch, where they lie;
-    masks: for dropout, from `draw_masks`, each named after the layer that it stands before, or
-    None; hits: None, or (R,) booleans to fill in with whether the likeliest word was right;
-    empty: makes the large arrays (minicap.nn.scratch), which last until `backward` has run.
+    masks: for dropout, from `draw_masks`, or None; hits: None, or (R,) booleans to fill in with
+    whether the likeliest word was right; empty: makes the large arrays (minicap.nn.scratch), which
+    last until `backward` has run.
     Returns the loss (0-d) and backward(gradients), which fills in every gradient; used once.
     """
-    mask = (masks or {}).get
+    masks = masks or {}
     divisor = batch.targets.shape[0] if divisor is None else divisor
-    h0, back_image = first_state(p, batch.features, masks)  # 1
-    H = h0.shape[1]
-    U, Wb = p["lstm"][:H], p["lstm"][H:]
+    V, U, Wb, _ = lstm_parts(p)
+    photo, _ = dropout(batch.features, masks.get("features"))
+    h0, back_image = dense_layers(p, IMAGE_LAYERS, photo, masks)  # 1
     # Each distinct word is looked up and projected once, then the projections are dealt out.
     x, back_words = embedding(batch.words, p["word_embed"])  # 2
-    x, back_dropout_x = dropout(x, mask("lstm"))  # 3
+    x, back_dropout_x = dropout(x, masks.get("lstm"))  # 3
     zx_of_words, back_project = dense(x, Wb)  # 4
     zx, back_deal = embedding(batch.positions, zx_of_words)  # 5
-    h, back_lstm = lstm(zx, h0, h0, U, batch.sizes, empty)  # 6
-    h, back_dropout_h = dropout(h, mask("token_logits_bottleneck"))  # 7
-    y, back_bottleneck = dense(h, p["token_logits_bottleneck"], elu)  # 8
-    y, back_dropout_y = dropout(y, mask("token_logits"))  # 9
+    if len(V):  # and so is each photo
+        zx_of_photos, back_deal_photos = embedding(batch.captions, photo @ V)  # 6
+        zx += zx_of_photos
+    h, back_lstm = lstm(zx, h0, h0, U, batch.sizes, empty)  # 7
+    y, back_bottleneck = dense_layers(p, WORD_LAYERS, h, masks)  # 8
+    y, back_dropout_y = dropout(y, masks.get("token_logits"))  # 9
     loss, back_loss = project_cross_entropy(
         y, p["token_logits"], batch.targets, None, divisor, hits, empty
     )  # 10
 
     def backward(gradients: Mapping[str, Array]) -> None:
-        dU, dWb = gradients["lstm"][:H], gradients["lstm"][H:]
+        dV, dU, dWb, _ = lstm_parts(gradients)
         dy, _ = back_loss(out=gradients["token_logits"])  # from 10
         dy = back_dropout_y(dy)  # from 9
-        dh, _ = back_bottleneck(dy, out=gradients["token_logits_bottleneck"])  # from 8
-        dh = back_dropout_h(dh)  # from 7
-        dzx, dh0, dc0, _ = back_lstm(dh, out=dU)  # from 6
+        dh = back_bottleneck(dy, gradients)  # from 8
+        dzx, dh0, dc0, _ = back_lstm(dh, out=dU)  # from 7
+        if len(V):
+            dzx_of_photos = back_deal_photos(dzx)
+            array_module(dV).matmul(photo.T, dzx_of_photos, out=dV)  # from 6
         dzx_of_words = back_deal(dzx)  # from 5
         dx, _ = back_project(dzx_of_words, out=dWb)  # from 4
         dx = back_dropout_x(dx)  # from 3
         back_words(dx, out=gradients["word_embed"])  # from 2
-        back_image(dh0 + dc0, gradients)  # from 1: h0 and c0 are the same numbers
+        # h0 and c0 are the same numbers; nobody asks for the features' gradient.
+        back_image(dh0 + dc0, gradients, need_dx=False)  # from 1
 
     return loss, backward
 
 
 MASK_AXES = {  # each mask's name, after the layer that it stands before, and what its rows are
-    "img_embed_to_bottleneck": "captions",
+    "features": "captions",
     "img_embed_bottleneck_to_h0": "captions",
     "lstm": "words",
     "token_logits_bottleneck": "rows",
@@ -138,32 +175,54 @@ MASK_AXES = {  # each mask's name, after the layer that it stands before, and wh
 
 
 def draw_masks(
-    rng: numpy.random.Generator, rate: float, sizes: Sizes, counts: Mapping[str, int]
+    rng: numpy.random.Generator,
+    rate: float,
+    rate_words: float,
+    sizes: Sizes,
+    counts: Mapping[str, int],
 ) -> dict[str, numpy.ndarray]:
-    """Dropout masks before every dense layer and the LSTM, for one batch, on the host.
+    """Dropout masks for one batch, on the host.
 
-    counts: the batch's. A word that occurs several times in a batch has the same mask each time,
-    because it is projected only once (Gal and Ghahramani 2016 argue for that within a sequence).
+    rate: of the features, the bottlenecks and the LSTM's outputs; rate_words: of the words'
+    embeddings; a rate of 0 makes no mask. counts: the batch's. A word that occurs several times in
+    a batch has the same mask each time, because it is projected only once (Gal and Ghahramani 2016
+    argue for that within a sequence).
     """
+    bottleneck, narrow = sizes.image_bottleneck, sizes.logit_bottleneck
     widths = {
-        "img_embed_to_bottleneck": sizes.feature,
-        "img_embed_bottleneck_to_h0": sizes.image_bottleneck,
-        "lstm": sizes.embedding,
-        "token_logits_bottleneck": sizes.hidden,
-        "token_logits": sizes.logit_bottleneck,
+        "features": (rate, sizes.feature),
+        "img_embed_bottleneck_to_h0": (rate, bottleneck),
+        "lstm": (rate_words, sizes.embedding),
+        "token_logits_bottleneck": (rate, sizes.hidden if narrow else 0),
+        "token_logits": (rate, narrow or sizes.hidden),
     }
     return {
         name: draw_mask(rng, (counts[MASK_AXES[name]], width), rate)
-        for name, width in widths.items()
+        for name, (rate, width) in widths.items()
+        if rate and width
     }
 
 
-def next_word(
-    p: Mapping[str, Array], words: Array, h: Array, c: Array
-) -> tuple[Array, Array, Array]:
-    """One step of writing: words (N,), h and c (N, H) -> logits (N, V), the new h and c."""
-    H = h.shape[1]
+def first_state(p: Mapping[str, Array], features: Array) -> tuple[Array, ...]:
+    """What writing starts from: h0 and c0 (N, H) and, if the LSTM always sees the photo, what that
+    adds to its gates' inputs (N, 4 H). features: (N, F)."""
+    h0, _ = dense_layers(p, IMAGE_LAYERS, features, {})
+    V, *_ = lstm_parts(p)
+    return (h0, h0, features @ V) if len(V) else (h0, h0)
+
+
+def next_word(p: Mapping[str, Array], words: Array, *state: Array) -> tuple[Array, ...]:
+    """One step of writing, all but the last layer: the words (N,) just written and the state, as
+    `first_state` or the step before left it, -> y (N, I), from which `token_logits` makes the next
+    word's logits, and the new state."""
+    h, c, *photo = state
     x, _ = embedding(words, p["word_embed"])
-    h, c, _ = lstm_step(affine(x, p["lstm"][H:]) + h @ p["lstm"][:H], c)
-    y, _ = dense(h, p["token_logits_bottleneck"], elu)
-    return affine(y, p["token_logits"]), h, c
+    xp = array_module(x)
+    ones = xp.ones((len(words), 1), dtype=x.dtype)
+    *_, UWb = lstm_parts(p)
+    z = xp.concatenate([h, x, ones], axis=1) @ UWb  # one product for all three
+    for zx_of_photos in photo:
+        z += zx_of_photos
+    h, c, _ = lstm_step(z, c, out=z)
+    y, _ = dense_layers(p, WORD_LAYERS, h, {})
+    return y, h, c, *photo

@@ -174,25 +174,24 @@ def layer_cases(
 
 
 def decoder_case(
-    rng: numpy.random.Generator, rate: float = 0.3, steps: int = 0
+    rng: numpy.random.Generator, rate: float = 0.3, steps: int = 0, **widths
 ) -> tuple[Parameters, Batch, dict[str, numpy.ndarray]]:
     """A tiny decoder in float64 after `steps` steps of training, a batch of five captions, and
-    masks for dropout with this rate.
+    masks for dropout with this rate. widths: fields of Sizes, if they are to be others.
 
     The captions are of several lengths; one has a single word to predict, and the longest has no
     #END#, as if cut by the length limit. #START# is 1, #END# is 2, so both #START# and, among 18
     inputs of six kinds, other words occur more than once.
     """
-    sizes = decoder.Sizes(
-        vocabulary=9, feature=5, image_bottleneck=4, hidden=3, embedding=4, logit_bottleneck=6
-    )
+    usual = {"image_bottleneck": 4, "hidden": 3, "embedding": 4, "logit_bottleneck": 6}
+    sizes = decoder.Sizes(vocabulary=9, feature=5, **(usual | widths))
     lengths = numpy.array([4, 7, 2, 5, 5])
     ids = rng.integers(3, sizes.vocabulary, (5, 7))
     ids[:, 0] = 1
     for caption in (0, 2, 3, 4):
         ids[caption, lengths[caption] - 1] = 2
     batch = pack(rng.standard_normal((5, sizes.feature)), ids, lengths)
-    masks = decoder.draw_masks(rng, rate, sizes, batch.counts)
+    masks = decoder.draw_masks(rng, rate, rate, sizes, batch.counts)
     parameters = as_float64(decoder.initialise(sizes, rng))
     gradients, adam = parameters.like(), Adam(parameters.flat, learning_rate=0.02)
     for _ in range(steps):
@@ -217,8 +216,14 @@ def own_cases(
     # No dropout at the start: where it drops a whole row while biases are still zero, the ELU is
     # looked at exactly in 0. There its second derivative jumps, and central differences are off
     # by h / 4. (The complex step is not: tests/test_decoder.py has that case.)
-    for name, steps in ("decoder, untrained", 0), ("decoder, trained", 20):
-        parameters, batch, masks = decoder_case(rng, steps=steps)
+    usual: dict = {}
+    always = {"photo": "always", "image_bottleneck": 0, "logit_bottleneck": 0}
+    for name, steps, widths in (
+        ("decoder, untrained", 0, usual),
+        ("decoder, trained", 20, usual),
+        ("decoder, photo always", 20, always),
+    ):
+        parameters, batch, masks = decoder_case(rng, steps=steps, **widths)
 
         def loss(p, batch=batch, masks=masks if steps else None):
             return decoder.caption_loss(p, batch, masks=masks)

@@ -1,49 +1,112 @@
-"""How good captions are. So far: whether they are true of drawn scenes, whose truth is known."""
+"""How good captions are beside what people wrote: the figures of the field, by pycocoevalcap.
 
-from collections import Counter
+BLEU counts runs of one to four words that a caption shares with its references, ROUGE-L looks for
+the longest common subsequence, CIDEr weighs each run of words by how few pictures it is said of.
+All of them are here as pycocoevalcap computes them (Chen et al. 2015), so that they compare with
+papers. They also depend on what counts as a word, so a figure is only one with its tokeniser.
+"""
+
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
-import numpy
+from minicap.data.vocabulary import UNK, tokenise
+from minicap.errors import UserError
+from minicap.java import Meteor, ptb_tokenise
 
-from minicap.backend import array_module, to_device
-from minicap.data.dataset import Split
-from minicap.data.scenes import Scene
-from minicap.data.scenes.language import judge
-from minicap.data.vocabulary import tokenise
-from minicap.model import Model
-
-
-def truths(captions: Sequence[str], scenes: Sequence[Scene]) -> list[bool]:
-    """Whether each caption is true of its scene: says enough, and nothing that is not so."""
-    return [judge(text, scene).true for text, scene in zip(captions, scenes, strict=True)]
+Tokenizer = Literal["words", "ptb"]
+METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
 
 
-def most_frequent_caption(split: Split) -> str:
-    """The caption that occurs most often, as words; of several, the first in the alphabet."""
-    counts = Counter(" ".join(tokenise(text)) for texts in split.captions for text in texts)
-    return min(counts, key=lambda caption: (-counts[caption], caption))
+def scores(
+    candidates: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    tokenizer: Tokenizer = "words",
+) -> dict[str, float]:
+    """METRICS of one caption for each picture, over all of them. UserErrors as in Judge.
 
-
-def truth_and_floors(
-    model: Model, train: Split, judged: Split, scenes: Mapping[str, Scene], seed: int
-) -> tuple[list[str], dict[str, float]]:
-    """Captions for all pictures of `judged`, and the share of true ones of three writers.
-
-    "model": these captions; "shuffled features": the model, but each picture has the features of
-    another, so that it can only guess what is common; "most frequent caption": the one of train,
-    for every picture. A model that is not far above both floors has not looked.
+    candidates: picture -> caption; references: picture -> one caption or more; tokenizer: what is
+    a word, "words" as minicap's vocabulary has them or "ptb". Each is from 0 to 1, CIDEr to 10.
     """
-    xp = array_module(model.parameters["lstm"])
-    order = numpy.random.default_rng(seed).permutation(len(judged.names))
-    other = numpy.empty_like(order)
-    other[order] = numpy.roll(order, 1)  # everybody gets a neighbour's, nobody their own
-    shown = [scenes[name] for name in judged.names]
-    captions = model.write(to_device(judged.features, xp))
-    writers = {
-        "model": captions,
-        "shuffled features": model.write(to_device(judged.features[other], xp)),
-        "most frequent caption": [most_frequent_caption(train)] * len(shown),
-    }
-    return captions, {
-        name: float(numpy.mean(truths(texts, shown))) for name, texts in writers.items()
-    }
+    return Judge(references, tokenizer)(candidates)[0]
+
+
+class Judge:
+    """Scores captions of the pictures of `references`; for a second set of captions of the same
+    pictures, the references need not be tokenised again.
+
+    UserError: fewer than two pictures, a picture without a reference or with one that has no word;
+    "ptb" or meteor without Java; no pycocoevalcap.
+    """
+
+    def __init__(
+        self,
+        references: Mapping[str, Sequence[str]],
+        tokenizer: Tokenizer = "words",
+        meteor: bool = False,
+    ):
+        try:
+            import pycocoevalcap  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f"scores need pycocoevalcap ({error}): pip install 'minicap[metrics]'"
+            ) from error
+        if len(references) < 2:
+            raise UserError(
+                f"CIDEr weighs words by how many pictures they are said of, and here "
+                f"{'is one picture' if references else 'are none'}: judge two or more"
+            )
+        self.tokenizer = tokenizer
+        texts = [text for some in references.values() for text in some]
+        words = iter(words_of(texts, tokenizer))
+        self.references = {name: [next(words) for _ in some] for name, some in references.items()}
+        for name, some in self.references.items():
+            if not some or "" in some:
+                lack = "has a reference without a word" if some else "has no reference"
+                raise UserError(f"{name} {lack}: a caption of it cannot be judged")
+        self.meteor = Meteor() if meteor else None
+
+    @property
+    def frequencies(self) -> str:
+        """Where CIDEr's weights come from, in words."""
+        return f"document frequencies from these {len(self.references):,} pictures' references"
+
+    def __call__(
+        self, candidates: Mapping[str, str]
+    ) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """Each metric over all pictures, and for each picture in the references' order.
+
+        BLEU over all pictures is not the mean of each picture's. An empty caption scores 0.
+        UserError: a picture that has a caption and no reference, or the other way round.
+        """
+        from pycocoevalcap.bleu.bleu import Bleu
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
+
+        for has, lacks, kind in (
+            (candidates, self.references, "captions but no references"),
+            (self.references, candidates, "references but no captions"),
+        ):
+            if odd := [name for name in has if name not in lacks]:
+                raise UserError(f"{kind}: {', '.join(odd[:3])} ({len(odd):,} in all)")
+        words = words_of([candidates[name] for name in self.references], self.tokenizer)
+        judged = self.references, {n: [w] for n, w in zip(self.references, words, strict=True)}
+        bleu, bleu_each = Bleu(4).compute_score(*judged, verbose=0)
+        total = {f"BLEU-{n}": float(score) for n, score in enumerate(bleu, 1)}
+        each = {f"BLEU-{n}": list(map(float, some)) for n, some in enumerate(bleu_each, 1)}
+        others = {"ROUGE-L": Rouge().compute_score, "CIDEr": Cider().compute_score}
+        if self.meteor:
+            others["METEOR"] = self.meteor
+        for metric, compute in others.items():
+            score, some = compute(*judged)
+            total[metric], each[metric] = float(score), list(map(float, some))
+        return total, each
+
+
+def words_of(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Each caption as its words, in lower case, with a blank between two. #UNK# is one word."""
+    if tokenizer == "ptb":
+        unk = tokenise(UNK)[0]
+        found = ptb_tokenise([caption.replace(UNK, unk) for caption in captions])
+    else:
+        found = [tokenise(caption) for caption in captions]
+    return [" ".join(words) for words in found]

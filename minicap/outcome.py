@@ -8,9 +8,9 @@ from minicap.data.scenes.drawing import draw
 from minicap.encoder.image import load_image
 from minicap.encoder.photos import Photos
 from minicap.errors import UnusableImage
-from minicap.metrics import truth_and_floors, truths
 from minicap.model import Model
 from minicap.report import Entry
+from minicap.truth import truth_and_floors, truths
 
 SHOWN = 12  # pictures
 

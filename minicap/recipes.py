@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from minicap.decoder import Sizes
 from minicap.errors import UserError
 
 
@@ -25,7 +26,11 @@ class Recipe:
     batch_size: int = 64
     """captions in a batch"""
     learning_rate: float = 1e-3
-    """Adam's step size"""
+    """Adam's step size, at its greatest"""
+    warm_up: float = 0.0
+    """epochs at the start in which the step size rises from 0"""
+    decay: bool = False
+    """let the step size fall to 0 over the run, in a straight line"""
     beta1: float = 0.9
     """Adam's memory of the gradient"""
     beta2: float = 0.999
@@ -33,7 +38,9 @@ class Recipe:
     epsilon: float = 1e-8
     """Adam's guard against division by zero"""
     dropout: float = 0.0
-    """share of inputs dropped before every dense layer and the LSTM"""
+    """share dropped of the photo's features, of the bottlenecks and of the LSTM's outputs"""
+    dropout_words: float = 0.0
+    """share dropped of each word's embedding"""
     clip_norm: float = 0.0
     """longest gradient over all parameters (0: no clipping)"""
     max_len: int = 20
@@ -45,14 +52,16 @@ class Recipe:
     components: int = 0
     """whiten: so many principal components of the standardised features, each with deviation 1
     (0: the features themselves)"""
+    photo: Literal["first", "always"] = "first"
+    """the LSTM sees the photo in its first state only, or as an input at every step, too"""
     image_bottleneck: int = 120
-    """width of img_embed_to_bottleneck"""
+    """width of img_embed_to_bottleneck (0: no such layer)"""
     hidden: int = 300
     """width of the LSTM"""
     embedding: int = 100
     """width of word_embed"""
     logit_bottleneck: int = 120
-    """width of token_logits_bottleneck"""
+    """width of token_logits_bottleneck (0: no such layer)"""
     word_range: float = 0.05
     """word_embed starts uniform within +- this"""
 
@@ -64,22 +73,29 @@ class Recipe:
             ("steps-per-epoch", self.steps_per_epoch >= 1, "1 or more"),
             ("batch-size", self.batch_size >= 1, "1 or more"),
             ("learning-rate", 0 < self.learning_rate < math.inf, "greater than 0, and finite"),
+            ("warm-up", 0 <= self.warm_up < math.inf, "0 or more, and finite"),
             ("beta1", 0 <= self.beta1 < 1, "0 or more and less than 1"),
             ("beta2", 0 <= self.beta2 < 1, "0 or more and less than 1"),
             ("epsilon", 0 < self.epsilon < math.inf, "greater than 0, and finite"),
             ("dropout", 0 <= self.dropout < 1, "0 or more and less than 1"),
+            ("dropout-words", 0 <= self.dropout_words < 1, "0 or more and less than 1"),
             ("clip-norm", self.clip_norm >= 0, "0 or more"),
             ("max-len", 3 <= self.max_len <= 1000, "from 3 to 1000"),
             ("min-count", self.min_count >= 1, "1 or more"),
             ("components", self.components >= 0, "0 or more"),
-            ("image-bottleneck", self.image_bottleneck >= 1, "1 or more"),
+            ("image-bottleneck", self.image_bottleneck >= 0, "0 or more"),
             ("hidden", self.hidden >= 1, "1 or more"),
             ("embedding", self.embedding >= 1, "1 or more"),
-            ("logit-bottleneck", self.logit_bottleneck >= 1, "1 or more"),
+            ("logit-bottleneck", self.logit_bottleneck >= 0, "0 or more"),
             ("word-range", 0 < self.word_range < math.inf, "greater than 0, and finite"),
         ):
             if not good:
                 raise UserError(f"--{name} must be {need}")
+
+    def sizes(self, vocabulary: int, feature: int) -> Sizes:
+        """The decoder's widths, for so many words and features."""
+        widths = (self.image_bottleneck, self.hidden, self.embedding, self.logit_bottleneck)
+        return Sizes(vocabulary, feature, *widths, self.photo)
 
 
 RECIPES = {
@@ -88,7 +104,13 @@ RECIPES = {
     # As the reference run in PyTorch on Flickr8k with MobileNetV2 features, whose embedding starts
     # at deviation 1: words that start within +-0.05 are hardly told apart for some epochs.
     "flickr8k": Recipe(
-        epochs=10, patience=0, dropout=0.3, clip_norm=5.0, max_len=22, word_range=1.0
+        epochs=10,
+        patience=0,
+        dropout=0.3,
+        dropout_words=0.3,
+        clip_norm=5.0,
+        max_len=22,
+        word_range=1.0,
     ),
     # The shipped scenes, in about two minutes. What tells a sheep from a car lies in directions of
     # the random network's features that vary little: whitening makes them as loud as the rest.
@@ -96,6 +118,7 @@ RECIPES = {
         epochs=18,
         patience=4,
         dropout=0.2,
+        dropout_words=0.2,
         clip_norm=5.0,
         learning_rate=2e-3,
         components=400,

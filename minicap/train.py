@@ -12,7 +12,6 @@ import tyro
 from minicap import checkpoint, commands
 from minicap.backend import blas_note, device_module
 from minicap.data.dataset import DataFiles, load_dataset
-from minicap.decoder import Sizes
 from minicap.encoder.photos import Photos, find_photos
 from minicap.errors import UserError
 from minicap.model import Model
@@ -126,14 +125,7 @@ def main(arguments: list[str] | None = None) -> int | None:
         recipe.components,
     )
     train = dataset.splits["train"]
-    sizes = Sizes(
-        len(dataset.vocabulary),
-        train.features.shape[1],
-        recipe.image_bottleneck,
-        recipe.hidden,
-        recipe.embedding,
-        recipe.logit_bottleneck,
-    )
+    sizes = recipe.sizes(len(dataset.vocabulary), train.features.shape[1])
     trainer = Trainer(recipe, sizes, options.seed, options.threads, xp)
     folder = options.resume or new_folder(options.out, options.recipe)
     run = Run(folder, trainer, dataset, to_json(options))

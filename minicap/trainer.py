@@ -35,7 +35,7 @@ def batch_on(batch: Batch, xp: ModuleType) -> Batch:
     """The batch with its arrays on the device of `xp`."""
     if xp is numpy:
         return batch
-    names = ("features", "words", "positions", "targets")
+    names = ("features", "words", "positions", "captions", "targets")
     return replace(batch, **{name: to_device(getattr(batch, name), xp) for name in names})
 
 
@@ -58,6 +58,7 @@ class Trainer:
         self.recipe, self.sizes, self.seed, self.xp = recipe, sizes, seed, xp
         self.threads = 1 if xp is not numpy else threads
         self.epoch = self.step = 0  # epochs done, and batches done in the one after them
+        self.steps = 1  # batches in an epoch
         start = initialise(sizes, self.stream(INITIAL), recipe.word_range)
         zeros = shared_zeros if self.threads > 1 else xp.zeros
         self.parameters = Parameters(sizes.shapes(), "float32", xp, zeros)
@@ -87,9 +88,9 @@ class Trainer:
 
     def batches(self, split: Split) -> Iterator[Batch]:
         """The batches of the current epoch, from the current step on."""
-        size = self.recipe.batch_size
+        size, self.steps = self.recipe.batch_size, self.steps_per_epoch(split)
         order = self.stream(ORDER, self.epoch).permutation(len(split.lengths))
-        for step in range(self.step, self.steps_per_epoch(split)):
+        for step in range(self.step, self.steps):
             if self.recipe.sampling == "photos":
                 rows = one_caption_each(split, size, self.stream(SAMPLE, self.epoch, step))
             else:
@@ -114,9 +115,18 @@ class Trainer:
             if self.recipe.clip_norm:
                 scale = clip_scale(sum(squares, []), self.recipe.clip_norm)
         self.adam.t += 1
-        run("_update", [(k, self.adam.t, scale) for k in everybody])
+        rate = self.learning_rate()
+        run("_update", [(k, self.adam.t, rate, scale) for k in everybody])
         self.step += 1
         return loss
+
+    def learning_rate(self) -> float:
+        """Adam's step size for the current step: the recipe's, as it warms up and decays."""
+        recipe = self.recipe
+        done, now = (self.epoch + (self.step + after) / self.steps for after in (0, 1))
+        risen = min(1.0, now / recipe.warm_up) if recipe.warm_up else 1.0
+        fallen = max(0.0, 1 - done / recipe.epochs) if recipe.decay else 1.0
+        return recipe.learning_rate * risen * fallen
 
     @QUIET
     def _call(self, method: str, *job):
@@ -134,11 +144,12 @@ class Trainer:
         of workers. place: of the batch in the run.
         """
         masks = None
-        if self.recipe.dropout:
-            rng = self.stream(MASKS, *place)
+        rates = self.recipe.dropout, self.recipe.dropout_words
+        if any(rates):
+            drawn = draw_masks(self.stream(MASKS, *place), *rates, self.sizes, counts)
             masks = {
                 name: to_device(mask[index[MASK_AXES[name]]], self.xp)
-                for name, mask in draw_masks(rng, self.recipe.dropout, self.sizes, counts).items()
+                for name, mask in drawn.items()
             }
         self.scratch[k].reset()
         empty = self.scratch[k].empty if self.xp is numpy else None
@@ -153,9 +164,9 @@ class Trainer:
         flat = [gradients.flat for gradients in self.gradients[:count]]
         return add_gradients(flat, k, self.threads)
 
-    def _update(self, k: int, t: int, scale: float) -> None:
+    def _update(self, k: int, t: int, rate: float, scale: float) -> None:
         """Adam's step number t: worker k's share of the blocks."""
-        self.adam.update(self.gradients[0].flat, t, scale, k, self.threads)
+        self.adam.update(self.gradients[0].flat, t, rate, scale, k, self.threads)
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Loss and next-word accuracy without dropout, as the recipe's `validation` says."""

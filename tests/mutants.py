@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests import test_backend, test_decoder
+from tests import test_backend, test_choosing, test_decoder, test_generate
 from tests.data import test_batches
 from tests.nn import (
     test_adam,
@@ -58,6 +58,7 @@ STEP, LSTM = "nn.lstm:lstm_step", "nn.lstm:lstm"
 LOSS = "nn.cross_entropy:project_cross_entropy"
 DECODER, ADAM = "decoder:caption_loss", "nn.adam:Adam.update"
 BLOCKS, CLIP = "nn.adam:blocks", "nn.adam:clip_scale"
+SEARCH, BANS = "generate:_search", "generate:_bans"
 
 # Wrong backward passes beside right forward passes: the complex step finds every one of them.
 BACKWARD = [
@@ -308,24 +309,38 @@ BACKWARD = [
         test_cross_entropy.test_complex_step,
     ),
     Mutant(
+        "decoder: each photo's gradient from its first word only",
+        DECODER,
+        "back_deal_photos(dzx)",
+        "dzx[: len(photo)]",
+        test_decoder.test_complex_step_of_a_photo_that_is_always_seen,
+    ),
+    Mutant(
+        "decoder: dropout of the features only where they make h0",
+        DECODER,
+        "matmul(photo.T, ",
+        "matmul(batch.features.T, ",
+        test_decoder.test_complex_step_of_a_photo_that_is_always_seen,
+    ),
+    Mutant(
         "decoder: dh0 without dc0",
         DECODER,
-        "back_image(dh0 + dc0, gradients)",
-        "back_image(dh0, gradients)",
+        "back_image(dh0 + dc0, ",
+        "back_image(dh0, ",
         test_decoder.test_complex_step_trained,
     ),
     Mutant(
-        "decoder: dropout of h only on the way forward",
+        "decoder: dropout of the logit bottleneck only on the way forward",
         DECODER,
-        "dh = back_dropout_h(dh)",
+        "dy = back_dropout_y(dy)",
         "pass",
         test_decoder.test_complex_step_trained_with_dropout,
     ),
     Mutant(
-        "decoder: dropout of the photo's bottleneck only on the way forward",
-        "decoder:first_state",
-        "dx = back_dropout(dx)",
-        "pass",
+        "decoder: dropout before dense layers only on the way forward",
+        "decoder:dense_layers",
+        "back_dropout(dx) if needed else None",
+        "dx",
         test_decoder.test_complex_step_trained_with_dropout,
     ),
 ]
@@ -377,9 +392,121 @@ OTHER = [
     Mutant(
         "decoder: writing starts every step from an empty cell",
         "decoder:next_word",
-        '@ p["lstm"][:H], c)',
-        '@ p["lstm"][:H], 0 * c)',
+        "lstm_step(z, c, out=z)",
+        "lstm_step(z, 0 * c, out=z)",
         test_decoder.test_writing_word_by_word_equals_the_loss,
+    ),
+    Mutant(
+        "search: states not re-ordered with their hypotheses",
+        SEARCH,
+        "tuple(array[row] for array in state)",
+        "tuple(array[numpy.sort(row)] for array in state)",
+        test_generate.test_scores_of_a_beam_are_those_of_training,
+    ),
+    Mutant(
+        "search: finished captions go on",
+        SEARCH,
+        "pool.finished[new] = ids == rules.end",
+        "pool.finished[new] = False",
+        test_generate.test_a_wide_beam_is_the_whole_tree,
+    ),
+    Mutant(
+        "search: finished captions are forgotten",
+        SEARCH,
+        "frozen = numpy.flatnonzero(held.finished)",
+        "frozen = numpy.flatnonzero(held.finished)[:0]",
+        test_generate.test_a_wide_beam_is_the_whole_tree,
+    ),
+    Mutant(
+        "search: the beam is shared by all pictures",
+        SEARCH,
+        "numpy.searchsorted(picture, picture)",
+        "0",
+        test_generate.test_order_changes_no_caption,
+    ),
+    Mutant(
+        "search: likelier captions last",
+        SEARCH,
+        "-pool.scores",
+        "pool.scores",
+        test_generate.test_a_wide_beam_is_the_whole_tree,
+    ),
+    Mutant(
+        "search: #END# does not count as a word",
+        "generate:Hypotheses.scores",
+        "numpy.maximum(self.length, 1)",
+        "numpy.maximum(self.length - self.finished, 1)",
+        test_generate.test_a_wide_beam_is_the_whole_tree,
+    ),
+    Mutant(
+        "search: all captions are as long as the longest",
+        "generate:Hypotheses.scores",
+        "numpy.maximum(self.length, 1)",
+        "max(self.length.max(initial=1), 1)",
+        test_generate.test_a_wide_beam_is_the_whole_tree,
+    ),
+    Mutant(
+        "search: an ensemble adds up its logits",
+        "generate:beam_search",
+        "Wb /= len(decoders)",
+        "pass",
+        test_generate.test_decoders_write_by_the_mean_of_their_log_probabilities,
+    ),
+    Mutant(
+        "search: all pictures draw with the first one's luck",
+        SEARCH,
+        "chances[held.picture[going], step]",
+        "chances[0 * held.picture[going], step]",
+        test_generate.test_drawn_captions_come_as_often_as_they_are_likely,
+    ),
+    Mutant(
+        "bans: only the last word is compared",
+        BANS,
+        ".all(axis=2)",
+        "[:, :, -1:].all(axis=2)",
+        test_generate.test_no_triple_of_words_is_blocked_that_is_new,
+    ),
+    Mutant(
+        "bans: #END# one word too late",
+        BANS,
+        "if t < writing.min_length",
+        "if t <= writing.min_length",
+        test_generate.test_min_length_is_the_least_and_no_more,
+    ),
+    Mutant(
+        "candidates: banned words taken out of the probability",
+        "choosing:candidates",
+        "e[every, bans] = barred",
+        "pass",
+        test_generate.test_scores_of_a_beam_are_those_of_training,
+    ),
+    Mutant(
+        "likeliest: the word found last is lost to the probability",
+        "choosing:likeliest",
+        "reversed(range(k))",
+        "reversed(range(k - 1))",
+        test_generate.test_scores_of_a_beam_are_those_of_training,
+    ),
+    Mutant(
+        "draw: the same chance twice",
+        "choosing:draw",
+        "_place(stretches[every, stretch], left)",
+        "_place(stretches[every, stretch], xp.minimum(chance, BELOW_1))",
+        test_choosing.test_draws_from_a_hundred_words,
+    ),
+    Mutant(
+        "draw: times the temperature instead of divided by it",
+        "choosing:draw",
+        "/ max(temperature, 1e-30)",
+        "* max(temperature, 1e-30)",
+        test_choosing.test_draws_are_from_the_set,
+    ),
+    Mutant(
+        "likely: the nucleus is one word short",
+        "choosing:likely",
+        "more = (so_far <",
+        "more = (so_far[:, 1:] <",
+        test_choosing.test_each_row_has_its_own_set,
     ),
     Mutant(
         "batches: each word's target is the word itself",
@@ -405,8 +532,8 @@ OTHER = [
     Mutant(
         "adam: no bias correction",
         ADAM,
-        "rate = self.learning_rate * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)",
-        "rate = self.learning_rate",
+        "rate = learning_rate * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)",
+        "rate = learning_rate",
         test_adam.test_three_steps_with_scalars,
     ),
     Mutant(

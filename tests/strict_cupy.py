@@ -14,6 +14,7 @@ import types
 import numpy
 
 FUNCTIONS = ["zeros", "zeros_like", "arange", "where", "concatenate", "argmax", "matmul"]
+FUNCTIONS += ["full", "sort"]
 FUNCTIONS += ["ascontiguousarray", "exp", "expm1", "log", "sqrt", "tanh"]
 FUNCTIONS += ["minimum", "maximum", "isfinite", "ones", "add", "subtract", "multiply", "divide"]
 
@@ -126,7 +127,9 @@ def _on_device_only(function):
     return call
 
 
-for _name in ["sum", "mean", "max", "min", "argmax", "all", "any", "reshape", "astype", "copy"]:
+METHODS = ["sum", "mean", "max", "min", "argmax", "all", "any", "reshape", "astype", "copy"]
+METHODS += ["cumsum"]
+for _name in METHODS:
     setattr(ndarray, _name, _on_device_only(getattr(numpy.ndarray, _name)))
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 import minicap
 from minicap import caption, commands
 from minicap.data.features import Scaling
+from minicap.data.vocabulary import Vocabulary
+from minicap.generate import BEAM, Writing
 from tests.tiny import WIDTH, model
 
 onnx = pytest.importorskip("onnx")
@@ -108,32 +111,76 @@ def test_more_pictures_than_are_taken_at_once(command, trained, encoder, picture
 
 def test_features_are_scaled(tmp_path, trained, encoder, pictures):
     """A model with another scaling sees other numbers."""
-    from dataclasses import replace
-
     plain = minicap.load(trained, encoder)
     scaling = Scaling(numpy.ones(WIDTH, "float32"), numpy.full(WIDTH, 2, "float32"))
-    replace(plain.model, scaling=scaling).save(tmp_path / "other.safetensors")
+    one = plain.ensemble.models[0]
+    replace(one, scaling=scaling).save(tmp_path / "other.safetensors")
     other = minicap.load(tmp_path / "other.safetensors", encoder)
-    expected = (plain.features(pictures) - 1) * 2
-    assert numpy.allclose(other.features(pictures), expected, atol=1e-6)
+    features = plain.encoder(pictures)
+    (found,) = other.ensemble.scale(features)
+    assert numpy.allclose(found, (features - 1) * 2, atol=1e-6)
+    assert other.caption(pictures) == one.write(found, BEAM)
 
 
-def test_count_draws_at_random(command, trained, encoder, pictures):
-    _, lines, _ = command(trained, *pictures[:2], "--encoder", encoder, "--count=5")
+def test_count_takes_the_best_of_the_beam(command, trained, encoder, pictures):
+    """The beam is as wide as need be; scores fall, and have a column of their own."""
+    words = (trained, *pictures, "--encoder", encoder, "--count=3", "--scores")
+    for beams in 1, 4:
+        _, lines, _ = command(*words, f"--beams={beams}")
+        captioner = minicap.load(trained, encoder)
+        found = captioner.candidates(pictures, Writing(beams=max(beams, 3)))
+        assert lines == [
+            f"{picture}\t{caption.score:.4f}\t{captioner.words(caption)}"
+            for picture, captions in zip(pictures, found, strict=True)
+            for caption in captions[:3]
+        ]
+    assert len(set(lines)) == 21
+
+
+def test_count_with_a_temperature_draws(command, trained, encoder, pictures, monkeypatch):
+    """The same for the same seed, and however many pictures are taken at once."""
+    words = (*pictures[:2], "--encoder", encoder, "--count=5", "--temperature=1.5")
+    _, lines, _ = command(trained, *words)
     assert [line.split("\t")[0] for line in lines] == [
         str(p) for p in pictures[:2] for _ in "12345"
     ]
     assert len({*lines[:5]}) > 1
-    again = command(trained, *pictures[:2], "--encoder", encoder, "--count=5")
-    assert again[1] == lines
-    other = command(trained, *pictures[:2], "--encoder", encoder, "--count=5", "--seed=100")
-    assert other[1] != lines
+    assert command(trained, *words)[1] == lines
+    monkeypatch.setattr(caption, "TOGETHER", 1)
+    assert command(trained, *words)[1] == lines
+    assert command(trained, *words, "--seed=100")[1] != lines
 
 
-def test_count_with_temperature_0_repeats_the_greedy_caption(command, trained, encoder, pictures):
-    (greedy,) = command(trained, pictures[0], "--encoder", encoder)[1]
-    words = (trained, pictures[0], "--encoder", encoder, "--count=3", "--temperature=0")
-    assert command(*words)[1] == [greedy] * 3
+def test_options_of_writing_arrive(command, trained, encoder, pictures):
+    words = (trained, *pictures, "--encoder", encoder)
+    _, lines, _ = command(*words, "--beginning=A red", "--min-length=4", "--block-ngrams=1")
+    for line in lines:
+        written = line.split("\t")[1].split()
+        assert written[:2] == ["a", "red"] and len(written) == len(set(written)) == 4
+    greedy, careful = (
+        command(*words, *how)[1]
+        for how in (["--beams=1"], ["--temperature=1", "--top-k=1", "--top-p=0.5"])
+    )
+    assert greedy == careful
+
+
+def test_several_models_write_together(command, trained, encoder, pictures, tmp_path):
+    """With itself a model writes what it writes alone, with another something else."""
+    words = (trained, *pictures, "--encoder", encoder, "--scores")
+    alone = command(*words)
+    one = minicap.load(trained, encoder).ensemble.models[0]
+    other = {name: -array for name, array in one.parameters.items()}
+    replace(one, parameters=other).save(tmp_path / "other.safetensors")
+    together = command(*words, "--ensemble", trained, trained)
+    assert together == alone
+    assert command(*words, "--ensemble", tmp_path / "other.safetensors")[1] != alone[1]
+    vocabulary = Vocabulary(["a", "cat", "dog", "red"])
+    replace(one, vocabulary=vocabulary).save(tmp_path / "cat.safetensors")
+    one_line(
+        command(*words, "--ensemble", tmp_path / "cat.safetensors"),
+        "know the same",
+        "only in the first: 1 (blue); only in the second: 1 (cat)",
+    )
 
 
 def test_one_caption_with_a_temperature_is_drawn(command, trained, encoder, pictures):
@@ -211,12 +258,18 @@ def test_the_seeded_encoder_is_found_by_itself(tmp_path, pictures, monkeypatch, 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--count=0"], "--count must be 1 or more"),
+        (["--count=0"], "--count must be from 1 to 100"),
         (["--seed=-1"], "--seed must be 0 or more"),
         (["--temperature=-1"], "temperature must be"),
         (["--temperature=nan"], "temperature must be"),
         (["--temperature=inf"], "temperature must be"),
         (["--device=cuda"], "cuda"),
+        (["--beams=0"], "--beams must be"),
+        (["--top-k=3"], "give a --temperature"),
+        (["--min-length=9"], "--min-length: 9 words, but the model's captions have 6 at the most"),
+        (["--beginning=a dog a dog a dog a"], "--beginning: 7 words, but"),
+        (["--beginning=A zebra and a red yak"], "not among the 8 words of the model: zebra, and"),
+        (["--beginning=#UNK# dog"], "words of the model: unk"),
     ],
 )
 def test_wrong_values(command, trained, encoder, pictures, words, reason):

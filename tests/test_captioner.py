@@ -10,6 +10,8 @@ import minicap
 from minicap.captioner import Captioner
 from minicap.data.features import Scaling
 from minicap.errors import UserError
+from minicap.generate import BEAM, Writing
+from minicap.model import Ensemble
 from tests.tiny import WIDTH, model
 
 
@@ -41,27 +43,53 @@ def test_features_are_scaled_as_in_training():
     mean, scale = numpy.full(WIDTH, 2, "float32"), numpy.full(WIDTH, 3, "float32")
     captioner = Captioner(replace(model(), scaling=Scaling(mean, scale)), Stub())
     shown = numpy.reshape(IMAGES, (7, WIDTH)).astype("float32")
-    assert numpy.allclose(captioner.features(IMAGES), (shown - 2) * 3)
+    (features,) = captioner.ensemble.scale(shown)
+    assert numpy.allclose(features, (shown - 2) * 3)
+    assert captioner.caption(IMAGES) == model().write((shown - 2) * 3, BEAM)
+    assert captioner.caption(IMAGES) != Captioner(model(), Stub()).caption(IMAGES)
 
 
-def test_sampling_is_repeatable_and_temperature_0_is_greedy():
+def test_drawing_is_repeatable_and_temperature_0_is_none():
     captioner = Captioner(model(), Stub())
-    assert captioner.caption(IMAGES, 1.0, 4) == captioner.caption(IMAGES, 1.0, 4)
-    drawn = {tuple(captioner.caption(IMAGES, 1.0, seed)) for seed in range(5)}
-    assert len(drawn) == 5
-    assert captioner.caption(IMAGES, 0.0, 9) == captioner.caption(IMAGES)
-    assert captioner.caption(IMAGES, 1e-9, 9) == captioner.caption(IMAGES)
+    drawn = [captioner.caption(IMAGES, seed, temperature=2) for seed in (0, 1, 2, 3, 4, 0)]
+    assert drawn[0] == drawn[5] and len(set(map(tuple, drawn))) == 5
+    assert captioner.caption(IMAGES, 9, temperature=0) == captioner.caption(IMAGES)
+    greedy = captioner.caption(IMAGES, beams=1)
+    assert captioner.caption(IMAGES, 9, temperature=1e-9) == greedy
 
 
 @pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf"), -float("inf")])
 def test_a_senseless_temperature(temperature):
     with pytest.raises(UserError, match="temperature must be"):
-        Captioner(model(), Stub()).caption(IMAGES, temperature)
+        Captioner(model(), Stub()).caption(IMAGES, temperature=temperature)
 
 
 def test_the_hottest_temperature_writes_no_special_words():
-    captions = Captioner(model(), Stub()).caption(IMAGES, 1000.0)
+    captions = Captioner(model(), Stub()).caption(IMAGES, temperature=1000)
     assert not any("#" in caption for caption in captions)
+
+
+def test_candidates_are_the_captions_of_the_beam():
+    captioner = Captioner(model(), Stub())
+    found = captioner.candidates(IMAGES, Writing(beams=2), count=3)
+    assert [captioner.words(some[0]) for some in found] == captioner.caption(IMAGES, beams=3)
+    assert all(len({captioner.words(caption) for caption in some}) == 3 for some in found)
+
+
+def test_several_models_write_together(tmp_path):
+    """Each sees the features as it has learned from them; all must know the same words and have
+    learned from the same encoder."""
+    scaling = Scaling(numpy.full(WIDTH, 2, "float32"), numpy.full(WIDTH, 3, "float32"))
+    both = Ensemble((model({"id": "stub", "name": "s"}), replace(model(), scaling=scaling)))
+    captioner = Captioner(both, Stub())
+    shown = numpy.reshape(IMAGES, (7, WIDTH)).astype("float32")
+    found = captioner.candidates(IMAGES)
+    assert found == both.candidates([shown, (shown - 2) * 3], BEAM)
+    assert found != Captioner(model(), Stub()).candidates(IMAGES)
+    assert "did not say which encoder" in captioner.note
+    other = replace(model({"id": "other", "name": "another"}))
+    with pytest.raises(UserError, match="another.*not from those of stub"):
+        Captioner(Ensemble((model(), other)), Stub())
 
 
 def test_another_encoder_is_refused_with_the_reason():

@@ -17,12 +17,13 @@ from minicap.gradcheck import (
     gradients_of,
 )
 from minicap.nn.adam import Adam
+from minicap.nn.dense import affine
 from minicap.nn.parameters import Parameters
 from tests.checks import SEEDS, assert_small
 
 # Which of a batch's captions, distinct words or rows a layer's dropout mask has one row for.
 MASK_ROWS = {
-    "img_embed_to_bottleneck": "captions",
+    "features": "captions",
     "img_embed_bottleneck_to_h0": "captions",
     "lstm": "words",
     "token_logits_bottleneck": "rows",
@@ -34,9 +35,9 @@ def case(seed=0, **options):
     return decoder_case(numpy.random.default_rng(seed), **options)
 
 
-def assert_decoder_complex_step(steps, dropout):
+def assert_decoder_complex_step(steps, dropout, **widths):
     for seed in SEEDS:
-        p, batch, masks = case(seed, steps=steps)
+        p, batch, masks = case(seed, steps=steps, **widths)
         masks = masks if dropout else None
         errors = check_loss(
             lambda p, batch=batch, masks=masks: caption_loss(p, batch, masks=masks),
@@ -75,6 +76,27 @@ def test_complex_step_trained():
 @pytest.mark.gradcheck
 def test_complex_step_trained_with_dropout():
     assert_decoder_complex_step(steps=20, dropout=True)
+
+
+SHAPES = [
+    {"image_bottleneck": image, "logit_bottleneck": logit, "photo": photo}
+    for image in (0, 4)
+    for logit in (0, 6)
+    for photo in ("first", "always")
+]
+
+
+@pytest.mark.gradcheck
+@pytest.mark.parametrize("widths", SHAPES, ids=lambda w: "-".join(map(str, w.values())))
+def test_complex_step_of_every_shape(widths):
+    """With and without either bottleneck, with the photo seen first or always."""
+    assert_decoder_complex_step(steps=20, dropout=True, **widths)
+
+
+@pytest.mark.gradcheck
+def test_complex_step_of_a_photo_that_is_always_seen():
+    """As one of the above; by name, for the mutants."""
+    assert_decoder_complex_step(steps=20, dropout=True, photo="always", image_bottleneck=0)
 
 
 @pytest.mark.gradcheck
@@ -141,11 +163,11 @@ def test_shares_of_the_workers_add_up_to_the_batch(workers):
 
 def surprise_word_by_word(p, features, caption):
     """-log of each word's probability, from the generation step, one word at a time."""
-    h, _ = first_state(p, features[None])
-    c, surprise = h, []
+    state, surprise = first_state(p, features[None]), []
     for word, following in zip(caption, caption[1:], strict=False):
-        logits, h, c = next_word(p, numpy.array([word]), h, c)
-        logits = logits[0] - logits[0].max()
+        y, *state = next_word(p, numpy.array([word]), *state)
+        logits = affine(y, p["token_logits"])[0]
+        logits -= logits.max()
         surprise.append(numpy.log(numpy.exp(logits).sum()) - logits[following])
     return surprise
 
@@ -154,7 +176,11 @@ def surprise_word_by_word(p, features, caption):
 def test_writing_word_by_word_equals_the_loss():
     """Generation and training are the same model, to 1e-12; and the loss is the mean over all
     real words, not a mean of means."""
-    p, _, _ = case(steps=20)
+    for widths in SHAPES:
+        assert_writing_equals_the_loss(case(steps=20, **widths)[0])
+
+
+def assert_writing_equals_the_loss(p):
     captions = [[1, 4, 4, 5, 2], [1, 7], [1, 3, 2]]
     features = numpy.random.default_rng(0).standard_normal((3, 5))
     lengths = numpy.array([len(caption) for caption in captions])
@@ -261,7 +287,7 @@ def test_float32_agrees_with_float64():
     )
     p = initialise(sizes, rng)
     batch = random_batch(rng, sizes)
-    masks = draw_masks(rng, 0.3, sizes, batch.counts)
+    masks = draw_masks(rng, 0.3, 0.3, sizes, batch.counts)
     found = {}
     for q in p, as_float64(p):
         exact = q.flat.dtype == numpy.float64

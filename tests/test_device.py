@@ -11,6 +11,7 @@ import pytest
 
 from minicap import decoder
 from minicap.backend import add_rows, array_module, device_module, to_device, to_host
+from minicap.generate import Rules, Writing, beam_search
 from minicap.gradcheck import decoder_case, layer_cases
 from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.parameters import Parameters
@@ -92,18 +93,66 @@ def test_loss_gradients_clipping_and_adam(xp):
 
 
 def test_writing(xp):
-    """The first state and two steps of generation."""
+    """The first state and two steps of writing."""
     p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
     results = []
     for library, parameters in (numpy, p), (xp, copy_of(p, xp)):
-        h, _ = decoder.first_state(parameters, to_device(batch.features, library))
-        c = h
+        state = decoder.first_state(parameters, to_device(batch.features, library))
         for word in 1, 4:
             words = to_device(numpy.full(5, word), library)
-            logits, h, c = decoder.next_word(parameters, words, h, c)
-        results.append([logits, h, c])
+            y, *state = decoder.next_word(parameters, words, *state)
+        results.append([y, *state])
     for host_array, device_array in zip(*results, strict=True):
         assert_same(device_array, host_array)
+
+
+WAYS = [
+    {"beams": 1},
+    {"beams": 3, "block_ngrams": 1, "min_length": 2},
+    {"temperature": 1.3, "top_k": 5, "top_p": 0.9},
+]
+
+
+def write(xp, p, features, **how):
+    """Captions of an ensemble of two decoders."""
+    other = copy_of(p, xp, p.flat.dtype)
+    other.flat *= 1.1
+    features = [to_device(features, xp)] * 2
+    rules = Rules(1, 2, (0, 3), max_words=7)
+    rng = numpy.random.default_rng(0)
+    return beam_search([p, other], features, rules, Writing(**how), count=2, rng=rng)
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_captions(xp, how):
+    """The same words on the device, the same scores to 1e-12; drawn ones too."""
+    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
+    expected = write(numpy, p, batch.features, **how)
+    found = write(xp, copy_of(p, xp), batch.features, **how)
+    assert [[c.ids for c in some] for some in found] == [[c.ids for c in some] for some in expected]
+    assert len({len(c.ids) for some in found for c in some}) > 1
+    for ours, theirs in zip(sum(found, []), sum(expected, []), strict=True):
+        numpy.testing.assert_allclose(ours.log_probabilities, theirs.log_probabilities, rtol=1e-12)
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_writing_reads_two_arrays_from_the_device_in_each_step(monkeypatch, how):
+    """However many pictures there are; and all floats are float32."""
+    for name, module in strict_cupy.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    xp, reads = device_module("cuda"), []
+    get = strict_cupy.ndarray.get
+    monkeypatch.setattr(strict_cupy.ndarray, "get", lambda self: reads.append(1) or get(self))
+    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
+    q = copy_of(p, xp, "float32")
+    for many in 1, 40:
+        features = numpy.repeat(batch.features, many, axis=0).astype("float32")
+        reads.clear()
+        strict_cupy.dtypes_made.clear()
+        found = write(xp, q, features, **how)
+        steps = max(len(c.log_probabilities) for some in found for c in some)
+        assert len(found) == len(features) and len(reads) == 2 * steps + 1  # to copy the decoder
+        assert {d.name for d in strict_cupy.dtypes_made if d.kind == "f"} == {"float32"}
 
 
 def test_float32_stays_float32_in_every_intermediate_array(monkeypatch):

@@ -10,7 +10,8 @@ from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
 from minicap.decoder import Sizes
 from minicap.errors import UserError
-from minicap.model import Model
+from minicap.generate import GREEDY, Writing
+from minicap.model import Ensemble, Model
 from tests.tiny import WIDTH, model
 
 FEATURES = numpy.random.default_rng(1).normal(size=(9, WIDTH)).astype("float32")
@@ -53,6 +54,40 @@ def test_a_word_that_may_not_be_written_takes_no_word_s_place():
     for banned in (v.unk, v.pad, v.start):
         m.parameters["token_logits"][-1, banned] += 100
     assert m.write(FEATURES) == expected
+
+
+def test_candidates_are_one_model_s_ensemble():
+    """Scaled features in, the same captions out, best first; a draw needs a random stream."""
+    m = model()
+    found = m.candidates(FEATURES, Writing(beams=3))
+    assert found == Ensemble((m,)).candidates([FEATURES], Writing(beams=3))
+    best = [m.vocabulary.decode(captions[0].ids) for captions in found]
+    assert m.write(FEATURES, Writing(beams=3)) == best
+    drawn = [
+        m.candidates(FEATURES, Writing(temperature=1), 2, numpy.random.default_rng(seed))
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2] and all(len(some) == 2 for some in drawn[0])
+
+
+def test_an_ensemble_writes_no_longer_than_any_of_its_models():
+    together = Ensemble((model(max_len=7), model(max_len=4)))
+    assert together.max_words == 3
+    captions = together.candidates(together.scale(FEATURES), GREEDY)
+    assert max(len(some[0].ids) for some in captions) == 3
+
+
+def test_an_ensemble_has_one_vocabulary():
+    other = replace(model(), vocabulary=Vocabulary(["a", "cat", "dog", "red"]))
+    with pytest.raises(UserError, match="know the same: 8 against 8 words.*blue.*cat"):
+        Ensemble((model(), model(), other))
+
+
+def test_a_beginning_of_known_words():
+    """In any case and with any punctuation, as captions are read."""
+    found = model().candidates(FEATURES, Writing(beginning="A blue, red", beams=2))
+    v = model().vocabulary
+    assert {v.decode(caption.ids[:3]) for some in found for caption in some} == {"a blue red"}
 
 
 def change(path, arrays=lambda a: a, **about):

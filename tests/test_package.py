@@ -72,10 +72,14 @@ COMMANDS = {
             ENCODER - COMMANDS,
             ENCODER | GROUND | {"minicap.backend"},
         ),  # calibrate, a command, draws scenes
-        ({"minicap.generate"}, {"minicap.backend", "minicap.decoder"}),
+        ({"minicap.choosing"}, {"minicap.backend"}),
+        (
+            {"minicap.generate"},
+            {"minicap.backend", "minicap.decoder", "minicap.choosing", "minicap.errors"},
+        ),
         (GROUND, GROUND),
     ],
-    ids=["nn", "backend", "decoder", "data", "encoder", "generate", "errors and files"],
+    ids=["nn", "backend", "decoder", "data", "encoder", "choosing", "generate", "errors and files"],
 )
 def test_who_may_know_whom(who, may_know):
     assert who, "a room without modules shows nothing"
@@ -183,7 +187,7 @@ def test_every_import_is_a_dependency_that_is_declared(setup):
 
     core = declared(setup["options"]["install_requires"])
     assert core == {"numpy", "pillow", "safetensors", "threadpoolctl", "tqdm", "tyro"}
-    extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py"}
+    extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py", "pycocoevalcap"}
     extra |= {"torch", "keras"}  # a user's own, to read a .pth file and to compare with
     for name, tree in MODULES.items():
         known = {module.partition(".")[0] for module in imports(tree)}

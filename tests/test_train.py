@@ -256,8 +256,8 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--min-count=0",
         "--hidden=0",
         "--embedding=-1",
-        "--image-bottleneck=0",
-        "--logit-bottleneck=0",
+        "--image-bottleneck=-1",
+        "--logit-bottleneck=-1",
         "--threads=0",
         "--threads=1000000",
         "--seed=-1",
@@ -281,7 +281,7 @@ def test_help_explains_every_option(command):
     assert status == 0
     for option in ("--captions", "--train-split", "--resume", "--dropout", "--hidden", "--threads"):
         assert option in text
-    assert "share of inputs dropped" in " ".join(text.split())
+    assert "share dropped of the photo" in " ".join(text.split())
 
 
 def test_no_cupy_is_one_line(command, out, monkeypatch):

@@ -14,8 +14,14 @@ from minicap.trainer import Diverged, Trainer, one_caption_each
 from tests.tiny import dataset, recipe, sizes
 
 RECIPES = {
-    "captions": recipe(dropout=0.3, clip_norm=1.0),
-    "photos": recipe(dropout=0.3, sampling="photos", steps_per_epoch=7, validation="batches"),
+    "captions": recipe(dropout=0.3, dropout_words=0.3, clip_norm=1.0),
+    "photos": recipe(
+        dropout=0.3,
+        dropout_words=0.3,
+        sampling="photos",
+        steps_per_epoch=7,
+        validation="batches",
+    ),
 }
 
 
@@ -109,7 +115,7 @@ def test_each_worker_gets_its_part_of_the_same_masks(data, monkeypatch):
                     found.append(
                         share.features[n].tobytes()
                         + bytes([int(share.targets[row])])
-                        + masks["img_embed_to_bottleneck"][n].tobytes()
+                        + masks["features"][n].tobytes()
                         + masks["img_embed_bottleneck_to_h0"][n].tobytes()
                         + masks["lstm"][share.positions[row]].tobytes()
                         + masks["token_logits_bottleneck"][row].tobytes()
@@ -292,3 +298,29 @@ def test_learning_brings_the_loss_down(data):
     losses = steps(run, data.splits["train"], 150)
     assert abs(losses[0] - math.log(len(data.vocabulary))) < 0.05
     assert numpy.mean(losses[-10:]) < 0.6 * losses[0]
+
+
+def test_the_step_size_warms_up_and_decays(data):
+    """Rises over two epochs' steps to the recipe's, which falls to nothing over the whole run."""
+    split = data.splits["train"]
+    run = new(data, recipe(batch_size=5, epochs=4, warm_up=2, decay=True, learning_rate=0.1))
+    seen = []
+    for run.epoch in range(4):
+        run.step = 0
+        for batch in run.batches(split):
+            seen.append(run.learning_rate())
+            run.train_step(batch)
+    n = len(seen)
+    expected = [0.1 * min(1, 2 * (k + 1) / n) * (1 - k / n) for k in range(n)]
+    assert numpy.allclose(seen, expected, rtol=1e-12) and n == 4 * run.steps > 8
+
+
+def test_adam_takes_the_step_size_of_the_schedule(data):
+    """In its first step Adam moves every parameter by the step size, or not at all."""
+    batch = data.splits["train"].batch(numpy.arange(9))
+    for threads in (1, 2):
+        run = new(data, recipe(warm_up=10, learning_rate=0.1), threads=threads)
+        before = run.parameters.flat.copy()
+        run.train_step(batch)
+        moved = numpy.abs(run.parameters.flat - before)
+        assert numpy.isclose(moved.max(), 0.01, rtol=1e-2)

@@ -291,7 +291,8 @@ def packing() -> Picture:
 
 ROOMS = {  # room -> its modules, without "minicap." (a package stands for all that is in it)
     "commands": "train encode caption evaluate export download scenes gradcheck encoder.calibrate",
-    "training": "run trainer workers outcome report recipes",
+    "training, judging": "run trainer workers outcome report recipes "
+    "evaluation floors metrics truth gallery page markup svg java",
     "captioner": "captioner",
     "model": "model checkpoint",
     "generate": "generate choosing",
@@ -369,7 +370,7 @@ def architecture() -> Picture:
     p.text(640, 22, "who knows whom", 15, style="bold")
     places = {
         "commands": (450, 56, 380),
-        "training": (500, 126, 150),
+        "training, judging": (500, 126, 170),
         "captioner": (700, 126, 130),
         "model": (500, 196, 110),
         "encoder/": (700, 196, 130),

@@ -14,11 +14,11 @@ from minicap.data.features import read_features
 from minicap.data.scenes import load_scenes
 from minicap.data.scenes.drawing import draw
 from minicap.data.vocabulary import tokenise
-from minicap.decoder import first_state
-from minicap.metrics import truths
+from minicap.decoder import WORD_LAYERS, dense_layers, first_state, lstm_parts
 from minicap.model import Model
-from minicap.nn.dense import affine, dense, elu
+from minicap.nn.dense import affine
 from minicap.nn.lstm import FORGET_BIAS
+from minicap.truth import truths
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,24 +59,26 @@ def sigmoid(z):
     return numpy.tanh(z / 2) / 2 + 0.5
 
 
-def step(model: Model, h: numpy.ndarray, c: numpy.ndarray, word: int):
-    """The probabilities of the next word (V,), the gates by name, and the new h and c (1, H)."""
-    p, H = model.parameters, h.shape[1]
-    z = affine(p["word_embed"][[word]], p["lstm"][H:]) + h @ p["lstm"][:H]
+def step(model: Model, state, word: int):
+    """The probabilities of the next word (V,), the gates by name, and the new state."""
+    p = model.parameters
+    h, c, *photo = state
+    _, U, Wb, _ = lstm_parts(p)
+    z = affine(p["word_embed"][[word]], Wb) + h @ U + sum(photo)
     i, j, f, o = numpy.split(z, 4, axis=1)
     i, j, f, o = sigmoid(i), numpy.tanh(j), sigmoid(f + FORGET_BIAS), sigmoid(o)
     c = f * c + i * j
     h = o * numpy.tanh(c)
-    logits = affine(dense(h, p["token_logits_bottleneck"], elu)[0], p["token_logits"])[0]
+    logits = affine(dense_layers(p, WORD_LAYERS, h, {})[0], p["token_logits"])[0]
     e = numpy.exp(logits - logits.max())
-    return e / e.sum(), {"i": i[0], "f": f[0], "o": o[0], "c": c[0]}, h, c
+    return e / e.sum(), {"i": i[0], "f": f[0], "o": o[0], "c": c[0]}, (h, c, *photo)
 
 
 def steps_of(model: Model, features: numpy.ndarray, caption: str):
     """The word read, the probabilities of the next one, and the gates, along a caption."""
-    h = c = first_state(model.parameters, features)[0]
+    state = first_state(model.parameters, features)
     for word in ["#START#", *caption.split()]:
-        probabilities, gates, h, c = step(model, h, c, model.vocabulary.ids[word])
+        probabilities, gates, state = step(model, state, model.vocabulary.ids[word])
         yield word, probabilities, gates
 
 
@@ -161,30 +163,29 @@ def beam_tree(model: Model, history: list[dict]) -> Picture:
     features, _, _, name = example(model)
     v, width, depth, shown = model.vocabulary, 3, 5, 3
     banned = [v.pad, v.unk, v.start]
-    h = c = first_state(model.parameters, features)[0]
     # A hypothesis: its log-probability, words, state, and place in the picture.
-    held = [(0.0, [v.start], h, c, (20.0, 180.0))]
+    held = [(0.0, [v.start], first_state(model.parameters, features), (20.0, 180.0))]
     p = Picture(850, 380, f"A beam search of width three for {name}, its first {depth} steps")
     column, row, box = 146, 30, 114
     p.box(8, 167, 84, 26, "#START#", "gold", size=12, style="mono")
     for t in range(depth):
         candidates = []
-        for score, words, h, c, place in held:
+        for score, words, state, place in held:
             if words[-1] == v.end:
-                candidates.append((score, words, h, c, place, None))
+                candidates.append((score, words, state, place))
                 continue
-            probabilities, _, new_h, new_c = step(model, h, c, words[-1])
+            probabilities, _, new = step(model, state, words[-1])
             probabilities[banned] = 0
             for word in numpy.argsort(-probabilities)[:shown]:
                 gain = math.log(probabilities[word])
-                candidates.append((score + gain, [*words, int(word)], new_h, new_c, place, gain))
+                candidates.append((score + gain, [*words, int(word)], new, place))
         candidates.sort(key=lambda item: -item[0])
         kept = candidates[:width]
         held, x = [], 20 + 100 + t * column
-        by_place = sorted(candidates, key=lambda item: (item[4][1], -item[0]))
+        by_place = sorted(candidates, key=lambda item: (item[3][1], -item[0]))
         top = 180 - (len(by_place) - 1) * row / 2 - 4
         for k, candidate in enumerate(by_place):
-            score, words, h, c, place, gain = candidate
+            score, words, state, place = candidate
             y = top + k * row + 2
             stays = any(candidate is other for other in kept)
             colour = "green" if stays else "pale"
@@ -196,7 +197,7 @@ def beam_tree(model: Model, history: list[dict]) -> Picture:
             p.text(x + 7, y, word, 11.5, ink, "start", "mono bold" if stays else "mono")
             p.text(x + box - 6, y, f"{score:.1f}", 10.5, ink, "end")
             if stays:
-                held.append((score, words, h, c, (x, y)))
+                held.append((score, words, state, (x, y)))
     words = "Number: log-probability of the caption so far. Green: the three best at each step."
     p.text(20, 358, words, 13, "soft", "start")
     return p
@@ -278,10 +279,9 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
     features, name, base = every[[row]], names[row], found[row]
 
     def draw_one() -> list[str]:
-        h = c = first_state(model.parameters, features)[0]
-        word, words = v.start, []
+        state, word, words = first_state(model.parameters, features), v.start, []
         for _ in range(model.max_len):
-            probabilities, _, h, c = step(model, h, c, word)
+            probabilities, _, state = step(model, state, word)
             exact = probabilities.astype(float)
             word = int(rng.choice(len(v), p=exact / exact.sum()))
             if word == v.end:

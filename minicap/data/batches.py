@@ -17,6 +17,7 @@ class Batch:
     features: numpy.ndarray  # (N, F) float32, in the captions' order, longest first
     words: numpy.ndarray  # (D,) the distinct words among the inputs, ascending
     positions: numpy.ndarray  # (R,) inputs, as indexes into `words`
+    captions: numpy.ndarray  # (R,) which caption each input belongs to
     targets: numpy.ndarray  # (R,) the word that follows each input
     sizes: list[int]  # how many captions are still going at each step; the sum is R
 
@@ -50,6 +51,7 @@ class Batch:
                 self.features[own],
                 self.words[used],
                 (numpy.cumsum(used) - 1)[positions],
+                self.captions[rows] - captions[0],
                 self.targets[rows],
                 going[: lengths[captions[0]], own].sum(axis=1).tolist(),
             )
@@ -76,6 +78,7 @@ def pack(features: numpy.ndarray, ids: numpy.ndarray, lengths: numpy.ndarray) ->
         features[order],
         words,
         positions,
+        numpy.nonzero(going)[1],
         by_step[1 : steps + 1][going],
         going.sum(axis=1).tolist(),
     )

@@ -71,14 +71,20 @@ class Adam:
     def step(self, gradient: Array, scale: float = 1.0) -> None:
         """One update of the parameters in place, by scale * gradient. gradient: (P,)."""
         self.t += 1
-        self.update(gradient, self.t, scale)
+        self.update(gradient, self.t, self.learning_rate, scale)
 
     def update(
-        self, gradient: Array, t: int, scale: float = 1.0, share: int = 0, shares: int = 1
+        self,
+        gradient: Array,
+        t: int,
+        learning_rate: float,
+        scale: float = 1.0,
+        share: int = 0,
+        shares: int = 1,
     ) -> None:
         """What step number t does to every block that falls to `share` among `shares`."""
         xp = array_module(gradient)
-        rate = self.learning_rate * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
+        rate = learning_rate * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
         work = xp.empty_like(gradient[blocks(gradient)[0]])
         for block in blocks(gradient, share, shares):
             g, m, v = gradient[block], self.m[block], self.v[block]

@@ -2,6 +2,7 @@
 
     env -u OPENBLAS_CORETYPE python tests/benchmarks/training_step.py [--work coco flickr8k ...]
         [--threads 2] [--rounds 5] [--steps 40] [--busy] [--tensorflow PYTHON] [--json FILE]
+        [--device cuda]
 
 minicap        Trainer.train_step, from ids and features to new parameters
 torch-seed     the course's graph: pad, project every position to the vocabulary, mask the loss
@@ -15,7 +16,8 @@ In turns, each in a process of its own, after a warm-up; prints minimum and medi
 a step, the ratio to minicap, the peak of memory, and the share of the limit: the step's nominal
 operations (packed: padding not counted, whatever a trick saves), divided by the time and by the
 rate of the best square matrix product that NumPy reaches in the same run with as many threads.
-With --busy another process keeps one core at work meanwhile.
+With --busy another process keeps one core at work meanwhile. With --device cuda both run on an
+NVIDIA GPU: minicap on CuPy, PyTorch with cuDNN's LSTM and, but for the course's graph, fused Adam.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -37,6 +40,7 @@ WORKS = {
     "coco": (8769, 64, (2048, 120, 300, 100, 120)),
     "flickr8k": (2539, 64, (2048, 120, 300, 100, 120)),
     "batch256": (8769, 256, (2048, 120, 300, 100, 120)),
+    "batch1024": (8769, 1024, (2048, 120, 300, 100, 120)),
     "large": (8769, 64, (2048, 512, 512, 512, 512)),
 }
 PAD, START, END = 0, 1, 2
@@ -71,7 +75,8 @@ def operations(work: str, batches) -> float:
     return 2 * (3 * rows * per_row + size * (2 * feature * image + 3 * image * hidden))
 
 
-def minicap(work: str, threads: int) -> Callable:
+def minicap(work: str, threads: int, device: str) -> Callable:
+    from minicap.backend import device_module
     from minicap.data.batches import pack
     from minicap.decoder import Sizes
     from minicap.recipes import RECIPES
@@ -79,11 +84,11 @@ def minicap(work: str, threads: int) -> Callable:
 
     vocabulary, _, widths = WORKS[work]
     recipe = replace(RECIPES["course"], clip_norm=5.0)
-    trainer = Trainer(recipe, Sizes(vocabulary, *widths), 0, threads)
+    trainer = Trainer(recipe, Sizes(vocabulary, *widths), 0, threads, device_module(device))
     return lambda features, ids, lengths: trainer.train_step(pack(features, ids, lengths))
 
 
-def torch_way(work: str, threads: int, way: str) -> Callable:
+def torch_way(work: str, threads: int, device: str, way: str) -> Callable:
     import torch
     from torch import nn
     from torch.nn import functional
@@ -125,18 +130,18 @@ def torch_way(work: str, threads: int, way: str) -> Callable:
                 y.flatten(0, -2), targets.flatten(), ignore_index=PAD if way == "seed" else -100
             )
 
-    model = Decoder()
+    model = Decoder().to(device)
     adam = torch.optim.Adam(model.parameters(), 1e-3, fused=way != "seed")
     loss_of = torch.compile(model, dynamic=True) if way == "compiled" else model
 
     def step(features, ids, lengths):
-        ids = torch.from_numpy(ids).long()
+        ids = torch.from_numpy(ids).long().to(device)
         inputs, targets = ids[:, :-1], ids[:, 1:]
         real = None
         if way in ("padded", "compiled"):
             real = (targets != PAD).flatten().nonzero()[:, 0]
         lengths = torch.from_numpy(lengths - 1) if way == "best" else None
-        loss = loss_of(torch.from_numpy(features), inputs, targets, lengths, real)
+        loss = loss_of(torch.from_numpy(features).to(device), inputs, targets, lengths, real)
         adam.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5)
@@ -146,7 +151,7 @@ def torch_way(work: str, threads: int, way: str) -> Callable:
     return step
 
 
-def tensorflow(work: str, threads: int) -> Callable:
+def tensorflow(work: str, threads: int, device: str) -> Callable:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -181,35 +186,38 @@ def tensorflow(work: str, threads: int) -> Callable:
     return lambda features, ids, lengths: float(train(features, ids))
 
 
-WAYS: dict[str, Callable[[str, int], Callable]] = {
+WAYS: dict[str, Callable[[str, int, str], Callable]] = {
     "minicap": minicap,
-    "torch-seed": lambda work, threads: torch_way(work, threads, "seed"),
-    "torch-best": lambda work, threads: torch_way(work, threads, "best"),
-    "torch-padded": lambda work, threads: torch_way(work, threads, "padded"),
-    "torch-compiled": lambda work, threads: torch_way(work, threads, "compiled"),
+    "torch-seed": partial(torch_way, way="seed"),
+    "torch-best": partial(torch_way, way="best"),
+    "torch-padded": partial(torch_way, way="padded"),
+    "torch-compiled": partial(torch_way, way="compiled"),
     "tensorflow": tensorflow,
 }
 
 
-def matrix_rate(threads: int) -> float:
-    """Operations a second of NumPy's best square product in float32."""
+def matrix_rate(threads: int, device: str = "cpu") -> float:
+    """Operations a second of NumPy's, or CuPy's, best square product in float32."""
     from threadpoolctl import threadpool_limits
+
+    from minicap.backend import device_module, to_device
 
     best = 0.0
     with threadpool_limits(threads):
         for side in (1000, 2000, 3000):
             a = numpy.random.default_rng(0).random((side, side), dtype=numpy.float32)
+            a = to_device(a, device_module(device))
             for _ in range(5):
                 began = time.perf_counter()
-                a @ a
+                float((a @ a)[0, 0])  # waits for a GPU
                 best = max(best, 2 * side**3 / (time.perf_counter() - began))
     return best
 
 
-def measure(way: str, work: str, threads: int, steps: int) -> dict:
+def measure(way: str, work: str, threads: int, device: str, steps: int) -> dict:
     """Seconds of the median step after a warm-up, in this process."""
     batches = make_batches(work)
-    step = WAYS[way](work, threads)
+    step = WAYS[way](work, threads, device)
     first = step(*batches[0])
     for batch in batches[1:]:
         step(*batch)
@@ -221,8 +229,11 @@ def measure(way: str, work: str, threads: int, steps: int) -> dict:
         seconds.append(time.perf_counter() - began)
     found = {"seconds": statistics.median(seconds), "losses": [first, last]}
     found["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for helper in multiprocessing.active_children():  # minicap's other workers
+        status = Path(f"/proc/{helper.pid}/status").read_text()
+        found["megabytes"] += int(status.split("VmHWM:")[1].split()[0]) / 1024
     if way == "minicap":
-        found["rate"] = matrix_rate(threads)
+        found["rate"] = matrix_rate(threads, device)
     return found
 
 
@@ -239,19 +250,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tensorflow", metavar="PYTHON")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        found = measure(options.one, options.work[0], options.threads, options.steps)
+        found = measure(
+            options.one, options.work[0], options.threads, options.device, options.steps
+        )
         print(json.dumps(found))
         return
     ways = [way for way in options.ways if way != "tensorflow" or options.tensorflow]
     other = multiprocessing.Process(target=spin, daemon=True)
     if options.busy:
         other.start()
-    results = {}
+    results, failed = {}, set()
     for work in options.work:
         runs: dict[str, list[dict]] = {way: [] for way in ways}
         for _ in range(options.rounds):
@@ -259,9 +273,11 @@ def main() -> None:
                 python = options.tensorflow if way == "tensorflow" else sys.executable
                 command = [python, __file__, "--one", way, "--work", work]
                 command += ["--threads", str(options.threads), "--steps", str(options.steps)]
+                command += ["--device", options.device]
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
                     print(f"{way} fails: {done.stderr.strip().splitlines()[-1][:150]}")
+                    failed.add(way)
                     continue
                 found.append(json.loads(done.stdout.splitlines()[-1]))
         runs = {way: found for way, found in runs.items() if found}
@@ -269,6 +285,7 @@ def main() -> None:
         table(work, runs, options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
+    sys.exit(bool(failed))
 
 
 def table(work: str, runs: dict[str, list[dict]], options) -> None:
@@ -279,7 +296,8 @@ def table(work: str, runs: dict[str, list[dict]], options) -> None:
     kernel = [pool["architecture"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     rate = max((run["rate"] for run in runs.get("minicap", [])), default=float("nan"))
     busy = ", another process on one core" if options.busy else ""
-    print(f"{work}: {options.threads} threads, {options.rounds} rounds in turns{busy}")
+    where = "GPU" if options.device == "cuda" else f"{options.threads} threads"
+    print(f"{work}: {where}, {options.rounds} rounds in turns{busy}")
     print(f"{counted / 1e9:.2f} GFLOP a step, {rate / 1e9:.0f} GFLOP/s ({kernel[0]})")
     print(f"{'':16}{'min ms':>8}{'median ms':>11}{'ratio':>8}{'of limit':>10}{'peak MB':>9}")
     times = {way: [1e3 * run["seconds"] for run in found] for way, found in runs.items()}

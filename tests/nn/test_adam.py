@@ -97,7 +97,7 @@ def test_shares_of_a_step_change_nothing():
         adam = Adam(start.copy())
         for t in (1, 2):
             for share in range(shares):
-                adam.update(gradient, t, 1.0, share, shares)
+                adam.update(gradient, t, 1e-3, 1.0, share, shares)
         ends.append(adam.parameters)
     assert (ends[0] != start).all()
     assert all((end == ends[0]).all() for end in ends)

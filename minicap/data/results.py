@@ -1,0 +1,112 @@
+"""Captions as results: COCO's results file, a JSON list of {"image_id": ..., "caption": ...}.
+
+COCO knows a picture by a number, others by its file. Here a picture's id is the number that the
+caption file gives it, if that is one of COCO's; else the number in a name such as
+COCO_val2014_000000000139.jpg or 000000000139.jpg; else the name itself.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from minicap.data.captions import find_names
+from minicap.errors import UserError
+from minicap.files import read_text
+
+Id = int | str
+COCO = re.compile(r"(?:COCO_[a-z]+20\d\d_)?(\d{12})")
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can say it, UTF-8 cannot
+
+
+def coco_numbers(path: Path) -> dict[str, int]:
+    """Photo -> number, as a caption file in COCO's form says; nothing for one in another form."""
+    try:
+        images = json.loads(read_text(path, "caption file"))["images"]
+        return {image["file_name"]: image["id"] for image in images}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {}
+
+
+def image_ids(names: Iterable[str], numbers: Mapping[str, int]) -> dict[str, Id]:
+    """The id of each picture, all different. numbers: from `coco_numbers`."""
+    names = list(names)
+    known = find_names(names, numbers)
+
+    def number(name: str) -> Id:
+        if name in known:
+            return numbers[known[name]]
+        found = COCO.fullmatch(PurePosixPath(name).stem)
+        return int(found[1]) if found else name
+
+    ids = {name: number(name) for name in names}
+    return ids if len(set(ids.values())) == len(ids) else {name: name for name in names}
+
+
+def results_text(captions: Mapping[str, str], ids: Mapping[str, Id]) -> str:
+    """A results file with these captions, picture -> caption; a line for each."""
+    entries = [{"image_id": ids[name], "caption": text} for name, text in captions.items()]
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    return f"[{lines}]\n"
+
+
+def read_results(path: Path, ids: Mapping[str, Id]) -> dict[str, str]:
+    """Name -> caption of a results file, in the file's order.
+
+    ids: picture -> id, of all that are known; a picture may go by its id or by its name.
+    UserError, with the place: no file, broken JSON, a field that is missing or of another kind, a
+    picture that is not known or that comes twice.
+    """
+    text = read_text(path, "results file")
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path}, {place}: broken or cut-off JSON ({error.msg})") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of 5,000 digits
+        raise UserError(f"{path}: JSON that cannot be read ({error})") from error
+    wanted = 'expected a list of {"image_id": ..., "caption": ...}'
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: {wanted}, got {text.strip()[:40]!r}")
+    if not entries:
+        raise UserError(f"{path}: no captions in this file")
+    for number, entry in enumerate(entries):
+        for field, kinds, kind in (
+            ("image_id", (int, str), "a whole number or a text"),
+            ("caption", (str,), "a text"),
+        ):
+            if not isinstance(entry, dict) or field not in entry:
+                raise UserError(f"{path}, entry {number}: no `{field}`: {wanted}")
+            if type(entry[field]) not in kinds:
+                shown = json.dumps(entry[field])[:40]
+                raise UserError(f"{path}, entry {number}: `{field}` must be {kind}, not {shown}")
+            if SURROGATE.search(str(entry[field])):
+                raise UserError(f"{path}, entry {number}: `{field}` has half a character (\\ud...)")
+    by_id = {id_: name for name, id_ in ids.items()}
+    as_names = find_names({e["image_id"] for e in entries if isinstance(e["image_id"], str)}, ids)
+    captions: dict[str, str] = {}
+    places: dict[str, int] = {}
+    unknown = []
+    for number, entry in enumerate(entries):
+        id_ = entry["image_id"]
+        name = by_id.get(id_) or as_names.get(str(id_))
+        if name is None:
+            unknown.append(id_)
+        elif name in places:
+            raise UserError(
+                f"{path}, entry {number}: image_id {id_!r} comes twice, first in entry "
+                f"{places[name]}: keep one caption for each picture"
+            )
+        else:
+            captions[name], places[name] = entry["caption"], number
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:3]))
+        raise UserError(
+            f"{path}: not among the pictures judged: image_id {shown} ({len(unknown):,} in all)"
+        )
+    if missing := [name for name in ids if name not in captions]:
+        raise UserError(
+            f"{path}: no caption for {', '.join(missing[:3])} "
+            f"({len(missing):,} of the {len(ids):,} pictures judged)"
+        )
+    return captions

@@ -1,0 +1,151 @@
+"""Writing captions for 1,000 pictures, greedily and with a beam of 3: minicap beside PyTorch.
+
+    env -u OPENBLAS_CORETYPE python tests/benchmarks/generation.py [--beams 1 3] [--threads 2]
+        [--rounds 5] [--pictures 1000] [--json FILE]
+
+minicap        Model.candidates, from features to captions with the log-probability of each word
+torch-batched  the same search: all hypotheses of a batch of pictures in one tensor, LSTMCell,
+               log-sum-exp and topk over the vocabulary, topk over a picture's candidates, gather;
+               it ends when all captions of the batch have ended
+torch-one      the same code, one picture at a time (of the first 50 pictures)
+
+The course's sizes and 8,769 words; parameters are random, but for one unit of the LSTM, which
+counts the words that were written and tells #END#, so that captions have about 10 words. In
+turns, each in a process of its own, after a warm-up; prints captions per second. Whether PyTorch
+writes the same captions is checked: from the same float32 parameters a few in a thousand may
+differ, where two hypotheses are as good as each other to the last digits.
+"""
+
+from collections.abc import Callable
+
+import numpy
+
+VOCABULARY, MAX_WORDS, ALPHA = 8769, 19, 1.0
+END, PAD, START, UNK = range(4)  # as in a sorted vocabulary
+ONE = 50  # pictures for what takes them one by one
+
+Captions = list[list[int]]
+
+
+def parameters():
+    """float32, of a decoder that writes captions of about 10 words."""
+    from minicap.decoder import Sizes, initialise
+
+    sizes = Sizes(VOCABULARY)
+    p = initialise(sizes, numpy.random.default_rng(0), word_range=1.0)
+    for name in p.keys() - {"img_embed_to_bottleneck", "word_embed"}:
+        p[name][:-1] *= 4  # opinions as strong as a trained model's
+    H = sizes.hidden
+    i, j, f, o = (p["lstm"][:, k * H] for k in range(4))  # unit 0: its gates' weights
+    for gate, bias in (i, 10), (j, 0.1), (f, 10), (o, 10):  # c grows by 0.1 with each word
+        gate[:] = 0
+        gate[-1] = bias
+    p["img_embed_bottleneck_to_h0"][:, 0] = 0  # and begins at 0
+    p["lstm"][0] = 0  # nobody listens to it
+    p["token_logits_bottleneck"][0] = 0
+    p["token_logits_bottleneck"][:, 0] = 0
+    p["token_logits_bottleneck"][0, 0] = 1  # but #END#
+    p["token_logits"][0] = 0
+    p["token_logits"][0, END] = STRENGTH
+    p["token_logits"][-1, END] = BIAS
+    return sizes, p
+
+
+STRENGTH, BIAS = 20.0, -9.0
+
+
+def pictures(number: int):
+    return numpy.random.default_rng(1).standard_normal((number, 2048), dtype=numpy.float32)
+
+
+def minicap(beams: int, threads: int) -> Callable:
+    from threadpoolctl import threadpool_limits
+
+    from minicap.generate import Rules, Writing, beam_search
+
+    threadpool_limits(threads)
+    _, p = parameters()
+    rules = Rules(START, END, (PAD, UNK), MAX_WORDS)
+    writing = Writing(beams=beams, alpha=ALPHA)
+
+    def write(features) -> Captions:
+        return [best[0].ids for best in beam_search([p], [features], rules, writing)]
+
+    return write
+
+
+def torch_search(beams: int, threads: int, together: int) -> Callable:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    torch.set_num_threads(threads)
+    sizes, p = parameters()
+    H = sizes.hidden
+
+    def linear(name: str) -> nn.Linear:
+        layer = nn.Linear(p[name].shape[0] - 1, p[name].shape[1])
+        layer.weight.data = torch.from_numpy(p[name][:-1].T.copy())
+        layer.bias.data = torch.from_numpy(p[name][-1].copy())
+        return layer
+
+    bottleneck, first = linear("img_embed_to_bottleneck"), linear("img_embed_bottleneck_to_h0")
+    narrow, wide = linear("token_logits_bottleneck"), linear("token_logits")
+    embed = nn.Embedding.from_pretrained(torch.from_numpy(p["word_embed"].copy()))
+    cell = nn.LSTMCell(sizes.embedding, H)
+    i, j, f, o = numpy.arange(4 * H).reshape(4, H)  # PyTorch's gates are in the order i, f, j, o
+    weights = torch.from_numpy(p["lstm"][:, numpy.concatenate([i, f, j, o])])
+    cell.weight_hh.data, cell.weight_ih.data = (
+        weights[:H].T.contiguous(),
+        weights[H:-1].T.contiguous(),
+    )
+    cell.bias_ih.data, cell.bias_hh.data = weights[-1].clone(), torch.zeros(4 * H)
+    cell.bias_hh.data[H : 2 * H] = 1  # the forget bias
+    banned = torch.tensor([PAD, START, UNK])
+
+    @torch.inference_mode()
+    def search(features) -> Captions:
+        N, B, minus = len(features), beams, -torch.inf
+        h = functional.elu(first(functional.elu(bottleneck(torch.from_numpy(features)))))
+        h = h.repeat_interleave(B, 0)
+        c = h
+        words = torch.full((N, B, MAX_WORDS), END)
+        last = torch.full((N * B,), START)
+        total = torch.full((N, B), minus)
+        total[:, 0] = 0  # at first all hypotheses of a picture are one
+        length, finished = torch.zeros(N, B), torch.zeros(N, B, dtype=torch.bool)
+        stay = torch.full((B,), minus)
+        stay[0] = 0
+        base = torch.arange(N)[:, None] * B
+        for step in range(MAX_WORDS):
+            h, c = cell(embed(last), (h, c))
+            logits = wide(functional.elu(narrow(h)))
+            log_sum = logits.logsumexp(1, keepdim=True)
+            logits[:, banned] = minus
+            gain, word = logits.topk(B)
+            gain = (gain - log_sum).view(N, B, B)
+            gain = torch.where(finished[:, :, None], stay, gain)
+            word = torch.where(finished[:, :, None], END, word.view(N, B, B))
+            new_total = total[:, :, None] + gain
+            new_length = (length + ~finished)[:, :, None]
+            score = (new_total / new_length**ALPHA).view(N, B * B)
+            place = score.topk(B).indices
+            parent = place // B
+            total = new_total.view(N, B * B).gather(1, place)
+            length = new_length[:, :, 0].gather(1, parent)
+            last = word.view(N, B * B).gather(1, place)
+            words = words.gather(1, parent[:, :, None].expand_as(words))
+            words[:, :, step] = last
+            finished = finished.gather(1, parent) | (last == END)
+            if finished.all():
+                break
+            rows = (base + parent).flatten()
+            h, c, last = h[rows], c[rows], last.flatten()
+        best = words[:, 0].tolist()
+        return [row[: row.index(END)] if END in row else row for row in best]
+
+    def write(features) -> Captions:
+        parts = [features[n : n + together] for n in range(0, len(features), together)]
+        return [caption for part in parts for caption in search(part)]
+
+    return write

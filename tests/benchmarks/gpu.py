@@ -1,0 +1,32 @@
+"""All that needs a GPU, in one go: the device tests, then a training step beside PyTorch's.
+
+    python tests/benchmarks/gpu.py [--json FILE]
+
+For a machine with an NVIDIA GPU, `pip install -e ".[gpu,test]"` and PyTorch for CUDA. Ends with
+the first failure's status.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    tests = ["-m", "pytest", "-q", str(HERE.parent / "test_device.py")]
+    step = [str(HERE / "training_step.py"), "--device", "cuda", "--work", "coco", "batch1024"]
+    step += ["--ways", "minicap", "torch-seed", "torch-best", "torch-padded", "torch-compiled"]
+    step += ["--json", str(options.json)] if options.json else []
+    for command in tests, step:
+        status = subprocess.run([sys.executable, *command]).returncode
+        if status:
+            sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

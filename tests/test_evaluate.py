@@ -1,0 +1,298 @@
+"""`python -m minicap.evaluate`, as a user meets it."""
+
+import json
+import re
+
+import numpy
+import pytest
+from PIL import Image
+
+from minicap import commands, evaluate, train
+from minicap.data.features import Features, read_features
+from minicap.data.results import results_text
+from minicap.evaluate import CAPTIONS, REPORT, SCORES
+from minicap.generate import BEAM
+from minicap.metrics import METRICS, scores
+from minicap.model import Model
+from minicap.run import MODEL
+from tests import tiny
+from tests.tiny import arguments, write_data
+
+pytest.importorskip("pycocoevalcap")
+
+WRITTEN = {SCORES, CAPTIONS, REPORT}
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs the command in this process: its exit status, output and error lines. There is never a
+    traceback, and never a warning of NumPy's."""
+
+    def call(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught, numpy.errstate(all="raise"):
+            commands.run(lambda: evaluate.main([*map(str, words)]))
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return caught.value.code or 0, output.out, output.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on the tiny data, with its files, to be read only."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    files = write_data(folder / "data")
+    train.main(arguments(files, f"--out={folder / 'run'}", "--learning-rate=0.05", "--epochs=6"))
+    return folder / "run", files
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Writes a results file of the tiny dev pictures, with changes."""
+
+    def make(*captions, name="results.json"):
+        path = tmp_path / name
+        texts = dict(zip(("6.jpg", "7.jpg", "8.jpg"), captions, strict=False))
+        path.write_text(results_text(texts, {name: name for name in texts}), encoding="utf-8")
+        return path
+
+    return make
+
+
+def refused(result, *parts):
+    """Exit status 1, and one line on stderr that has all these parts; no figure was printed."""
+    status, output, error = result
+    assert status == 1 and not output and error.startswith("error: ") and error.count("\n") == 1
+    for part in parts:
+        assert str(part) in error, error
+
+
+def on(files, split="dev"):
+    return f"--captions={files.captions}", f"--{split}-split={getattr(files, split + '_split')}"
+
+
+def test_a_model_on_the_data_it_remembers(command, run, tmp_path):
+    """What is printed and what is written: the same figures, by the names they have."""
+    folder, files = run
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (40, 30), "red").save(photos / "7.jpg")
+    status, text, error = command(folder / MODEL, f"--out={tmp_path}", f"--photos={photos}")
+    assert status == 0 and not error
+    assert f"{folder / MODEL}, dev: 3 pictures with 7 references in {files.captions}" in text
+    assert "tokenizer words; CIDEr: document frequencies from these 3 pictures' references" in text
+    told = json.loads((tmp_path / SCORES).read_text())
+    assert list(told["scores"]) == [
+        "model",
+        "nearest neighbours (6)",
+        "shuffled features",
+        "most frequent caption",
+    ]
+    written = {e["image_id"]: e["caption"] for e in json.loads((tmp_path / CAPTIONS).read_text())}
+    model, stored = Model.load(folder / MODEL), read_features(files.features)
+    wanted = model.write(model.scaling(stored.array[6:9]), BEAM)
+    references = {
+        f"{n}.jpg": [f"a {colour} dog {end}" for end in tiny.ENDINGS[: 2 + n % 2]]
+        for n, colour in zip((6, 7, 8), tiny.COLOURS, strict=True)
+    }
+    assert written == dict(zip(references, wanted, strict=True))
+    figures = scores(written, references)
+    assert {name: told["scores"]["model"][name] for name in METRICS} == figures
+    (line,) = re.findall(r"^ +model +(.*)$", text, re.MULTILINE)
+    assert line.split()[:6] == [f"{100 * figures[name]:.1f}" for name in METRICS]
+    assert told["writing"]["beams"] == BEAM.beams and f"writing   beams {BEAM.beams}, alpha" in text
+    report = (tmp_path / REPORT).read_text()
+    assert 'class="word"' in report and "Candidates and their scores" in report
+    assert report.count("<article>") == 1 and report.count("<svg") == 2
+    for name in WRITTEN:
+        assert f"written   {tmp_path / name}" in text
+
+
+def test_written_beside_the_model_and_read_again(command, run):
+    """A model's own results file has the model's own scores."""
+    folder, files = run
+    command(folder / MODEL)
+    assert {path.name for path in (folder / "evaluation").iterdir()} == WRITTEN
+    before = json.loads((folder / "evaluation" / SCORES).read_text())
+    status, text, _ = command(
+        f"--results={folder / 'evaluation' / CAPTIONS}",
+        f"--features={files.features}",
+        f"--train-split={files.train_split}",
+        *on(files),
+        f"--out={folder / 'again'}",
+    )
+    after = json.loads((folder / "again" / SCORES).read_text())
+    assert status == 0 and " results  " in text
+    assert after["scores"].pop("results") == before["scores"].pop("model")
+    assert after["scores"] == before["scores"]
+    assert after["vocabulary"] is None and before["vocabulary"] > 5
+
+
+def test_another_split_and_other_files(command, run, tmp_path):
+    """Of a file that has the test pictures alone, train is found where the model has it."""
+    folder, files = run
+    lines = files.captions.read_text().splitlines(keepends=True)
+    captions = tmp_path / "test.csv"
+    rows = [f'{line.split("#")[0]},"{line.split(chr(9))[1].strip()}"\n' for line in lines[-8:]]
+    captions.write_text("image,caption\n" + "".join(rows))
+    features, stored = tmp_path / "test.npz", read_features(files.features)
+    Features(stored.names[9:], stored.array[9:], stored.encoder).save(features)
+    own = f"--captions={captions}", f"--features={features}", f"--test-split={files.test_split}"
+    outputs = []
+    for words in (["--split=test"], own, [*own[:2], "--split=all"]):
+        status, text, _ = command(folder / MODEL, *words, f"--out={tmp_path}")
+        assert status == 0 and "3 pictures with 8 references" in text
+        outputs.append(json.loads((tmp_path / SCORES).read_text())["scores"])
+    assert outputs[0] == outputs[1] == outputs[2] and len(outputs[0]) == 4
+
+
+def test_how_captions_are_written_and_by_how_many(command, run, tmp_path):
+    """A model beside itself writes what it writes alone; other settings, other captions."""
+    folder, _ = run
+    found = []
+    for words in ([], [f"--ensemble={folder / MODEL}"], ["--beams=1", "--beginning=blue blue"]):
+        status, text, _ = command(folder / MODEL, *words, f"--out={tmp_path}")
+        assert status == 0
+        found.append(json.loads((tmp_path / CAPTIONS).read_text()))
+    assert found[0] == found[1] != found[2]
+    assert "beams 1, alpha 1.0, beginning blue blue" in text
+    assert all(entry["caption"].startswith("blue blue") for entry in found[2])
+
+
+def test_results_need_captions_alone(command, run, results):
+    """In any form; floors that need train are left out, and said to be."""
+    _, files = run
+    path = results("a red dog sits", "a blue dog", "a green dog runs fast")
+    status, text, _ = command(f"--results={path}", *on(files))
+    assert status == 0 and "no floors from train: " in text
+    told = json.loads((path.parent / "evaluation" / SCORES).read_text())
+    assert list(told["scores"]) == ["results", "shuffled features"]
+    karpathy = path.with_name("karpathy.json")
+    karpathy.write_text(
+        json.dumps(
+            {
+                "images": [
+                    {
+                        "filename": f"{n}.jpg",
+                        "split": "val",
+                        "sentences": [
+                            {"raw": f"A {colour} dog {e}"} for e in tiny.ENDINGS[: 2 + n % 2]
+                        ],
+                    }
+                    for n, colour in zip((6, 7, 8), tiny.COLOURS, strict=True)
+                ]
+            }
+        )
+    )
+    for words in ([], ["--split=dev"]):
+        assert command(f"--results={path}", f"--captions={karpathy}", *words)[0] == 0
+        again = json.loads((path.parent / "evaluation" / SCORES).read_text())
+        assert again["scores"] == told["scores"]
+
+
+def test_coco_numbers_are_those_of_the_caption_file(command, tmp_path):
+    images = [{"id": 7, "file_name": "beach.jpg"}, {"id": 9, "file_name": "bus.jpg"}]
+    said = [(7, "A dog runs ."), (9, "A red bus .")]
+    captions, path = tmp_path / "captions.json", tmp_path / "results.json"
+    annotations = [{"id": n, "image_id": i, "caption": c} for n, (i, c) in enumerate(said)]
+    captions.write_text(json.dumps({"images": images, "annotations": annotations}))
+    wanted = [{"image_id": i, "caption": c} for i, c in said]
+    path.write_text(json.dumps(wanted))
+    status, text, _ = command(f"--results={path}", f"--captions={captions}", f"--out={tmp_path}")
+    assert status == 0 and "100.0" in text
+    assert json.loads((tmp_path / CAPTIONS).read_text()) == wanted
+
+
+def test_the_same_caption_everywhere_is_said(command, run, results):
+    _, files = run
+    status, text, _ = command(f"--results={results(*['a dog'] * 3)}", *on(files))
+    (line,) = [line for line in text.splitlines() if line.startswith("warning")]
+    assert status == 0 and '3 pictures has the same caption, "a dog"' in line
+
+
+def test_odd_captions_have_figures_and_a_line(command, run, results):
+    """Empty, only #UNK#, letters of other scripts."""
+    _, files = run
+    status, text, _ = command(f"--results={results('', '#UNK# #UNK#', '犬 ßü 🐕')}", *on(files))
+    assert status == 0
+    assert "warning   1 of 3 captions are empty: each scores 0" in text
+    assert "warning   1 of 3 captions are nothing but #UNK#" in text
+    assert re.search(r"results( +0\.0){6} +3 +1\.\d\n", text) and "nan" not in text
+
+
+def test_sets_that_cannot_be_judged(command, run, results, tmp_path):
+    """No figures, and one line: a single picture; pictures that one side lacks; one twice."""
+    _, files = run
+    alone = tmp_path / "one.txt"
+    alone.write_text("6.jpg\n")
+    one = f"--captions={files.captions}", f"--dev-split={alone}"
+    refused(command(f"--results={results('a dog')}", *one), "is one picture: judge two or more")
+    path = results("a", "b")
+    line = f"{path}: no caption for 8.jpg (1 of the 3 pictures judged)"
+    refused(command(f"--results={path}", *on(files)), line)
+    alone.write_text("6.jpg\n7.jpg\n")
+    path = results("a", "b", "c")
+    refused(
+        command(f"--results={path}", *one),
+        f"{path}: not among the pictures judged: image_id '8.jpg'",
+    )
+    path.write_text(
+        '[{"image_id": "6.jpg", "caption": "a"}, {"image_id": "6.jpg", "caption": "b"}]'
+    )
+    refused(command(f"--results={path}", *on(files)), path, "entry 1", "'6.jpg' comes twice")
+    path.write_text('[{"image_id": "6.jpg", "caption": 3}]')
+    refused(command(f"--results={path}", *on(files)), path, "entry 0: `caption` must be a text")
+    path.write_text('[{"image_id": "6.jpg", "cap')
+    refused(command(f"--results={path}", *on(files)), path, "line 1, column", "broken or cut-off")
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_command_lines_that_make_no_sense(command, run, tmp_path):
+    folder, files = run
+    refused(command(), "name a MODEL, or a file with --results")
+    refused(command(folder / MODEL, "--results=x"), "name a MODEL, or a file with --results")
+    refused(command("--results=x", "--ensemble=y"), "--ensemble goes with a MODEL")
+    refused(command(folder / MODEL, "--beams=0"), "--beams must be from 1 to 100")
+    refused(command(tmp_path / "none"), "none: no such file; expected a minicap model")
+    refused(command("--results=none.json"), "none.json: cannot read the results file")
+    refused(command(folder / MODEL, "--neighbours=0"), "--neighbours must be 1 or more")
+    refused(command(folder / MODEL, "--photos=none"), "none: no such folder")
+    refused(command(folder / MODEL, "--split=test", f"--captions={files.captions}"), "--test-split")
+    wide = tmp_path / "wide.npz"
+    Features([f"{n}.jpg" for n in range(12)], numpy.ones((12, 3), "f4")).save(wide)
+    refused(command(folder / MODEL, f"--features={wide}"), "8 features of tiny encoder", "are 3")
+
+
+def test_scenes_are_judged_by_their_truth(command, tmp_path):
+    """The shipped ones, when nothing is named; drawn, and true or not."""
+    from minicap.data.dataset import shipped_scenes
+
+    names = (shipped_scenes() / "dev.txt").read_text().split()
+    lines = (shipped_scenes() / "captions.txt").read_text().splitlines()
+    first = {line.split("#")[0]: line.split("\t")[1] for line in reversed(lines)}
+    path = tmp_path / "results.json"
+    path.write_text(results_text({n: first[n] for n in names}, {n: n for n in names}))
+    status, text, _ = command(f"--results={path}", "--split=dev", "--shown=4")
+    told = json.loads((tmp_path / "evaluation" / SCORES).read_text())["scores"]
+    assert status == 0 and "true captions" in text and len(told) == 4
+    assert told["results"]["BLEU-1"] == pytest.approx(1)
+    assert told["results"]["true"] > 0.5 > 0.1 > told["shuffled features"]["true"]
+    report = (tmp_path / "evaluation" / REPORT).read_text()
+    assert report.count("<img") == 4 and 'class="true"' in report
+
+
+def test_a_full_disk_leaves_what_was_there(command, run, results, monkeypatch):
+    _, files = run
+    path = results("a", "b", "c")
+    command(f"--results={path}", *on(files))
+    before = {p: p.read_bytes() for p in (path.parent / "evaluation").iterdir()}
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    status, _, error = command(f"--results={results('d', 'e', 'f')}", *on(files))
+    assert status == 1 and "scores.json: No space left" in error
+    assert {p: p.read_bytes() for p in (path.parent / "evaluation").iterdir()} == before

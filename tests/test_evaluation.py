@@ -1,0 +1,205 @@
+"""What is said of captions as a lot, and which of them are shown."""
+
+from dataclasses import asdict, replace
+
+import numpy
+import pytest
+
+from minicap.data.features import Scaling
+from minicap.data.judged import Pictures
+from minicap.data.scenes import random_scene
+from minicap.data.scenes.language import write_captions
+from minicap.data.vocabulary import Vocabulary
+from minicap.errors import UserError
+from minicap.evaluation import (
+    TRUE,
+    Evaluation,
+    Row,
+    Written,
+    choose,
+    facts,
+    manner,
+    score,
+    table,
+    to_json,
+    write,
+)
+from minicap.generate import GREEDY, Writing
+from minicap.metrics import METRICS, Judge
+from minicap.model import Ensemble
+from tests import tiny
+
+RNG = numpy.random.default_rng(0)
+
+
+def pictures(number, features=None, encoder=None):
+    names = [f"{n}.jpg" for n in range(number)]
+    return Pictures(names, [[f"a dog and {n} cats"] for n in range(number)], features, encoder, [])
+
+
+def evaluation(captions, floor=None, cider=(0.3, 0.2), vocabulary=None, true=None):
+    """An evaluation with these captions, and one floor."""
+
+    def row(texts, value):
+        each = {name: [value] * len(texts) for name in METRICS}
+        scores = dict.fromkeys(METRICS, value)
+        if true is not None:
+            scores[TRUE], each[TRUE] = true, [true] * len(texts)
+        return Row(texts, scores, each)
+
+    rows = {"model": row(captions, cider[0])}
+    rows["shuffled features"] = row(floor or captions[1:] + captions[:1], cider[1])
+    written = [[Written(caption)] for caption in captions]
+    settings = {"split": "dev", "pictures": len(captions), "tokenizer": "words"}
+    return Evaluation(pictures(len(captions)), rows, written, vocabulary, settings, [])
+
+
+def test_every_writer_is_scored_and_truth_is_a_score():
+    rng = numpy.random.RandomState(2)
+    scenes = [random_scene(rng) for _ in range(6)]
+    said = [write_captions(scene, rng, 2) for scene in scenes]
+    some = Pictures([f"{n}.png" for n in range(6)], said, None, None, [])
+    judge = Judge(some.references)
+    writers = {"people": [texts[0] for texts in said], "nobody": [""] * 6}
+    rows = score(judge, some, writers, dict(zip(some.names, scenes, strict=True)))
+    assert [rows["people"].scores[name] for name in ("BLEU-1", TRUE)] == pytest.approx([1, 1])
+    assert rows["nobody"].scores[TRUE] == 0 and rows["nobody"].each[TRUE] == [0] * 6
+    without = score(judge, some, writers, None)
+    assert TRUE not in without["people"].scores
+    assert without["people"].each == {n: e for n, e in rows["people"].each.items() if n != TRUE}
+
+
+def test_the_same_caption_for_every_picture_is_detected():
+    """However it is spelled, and in one line alone."""
+    (line,) = evaluation(["a dog", "A dog.", "a dog"], cider=(0.1, 0.1)).warnings
+    assert line.startswith('every one of the 3 pictures has the same caption, "a dog": nothing of')
+
+
+@pytest.mark.parametrize(("same", "said"), [(1, False), (10, False), (11, True), (99, True)])
+def test_one_caption_for_many_pictures_is_detected(same, said):
+    """More than a tenth of a hundred."""
+    found = evaluation(["a dog"] * same + [f"cat {n}" for n in range(100 - same)]).warnings
+    wanted = f'the caption "a dog" stands under {same} of 100 pictures ({same}%)'
+    assert found == [wanted] * said
+
+
+def test_two_alike_of_few_are_no_sign():
+    assert evaluation(["a dog", "a dog", "a cat"]).warnings == []
+
+
+@pytest.mark.parametrize(("cider", "said"), [((0.3, 0.299), False), ((0.3, 0.3), True)])
+def test_what_is_not_above_a_floor_is_said(cider, said):
+    wanted = "CIDEr 30.0 is not above 30.0, that of the floor: shuffled features"
+    assert evaluation(["a", "b"], cider=cider).warnings == [wanted] * said
+
+
+def test_captions_that_say_nothing_are_counted():
+    found = evaluation(["", "...", "#UNK#", "#UNK# #UNK#", "#UNK# dog", "a"]).warnings
+    assert found == [
+        "2 of 6 captions are empty: each scores 0",
+        "2 of 6 captions are nothing but #UNK#, a word of no reference",
+    ]
+
+
+def test_facts_and_words_never_used():
+    """Special words are none; what is not in the vocabulary is not counted as used."""
+    vocabulary = Vocabulary(["a", "dog", "cat", "tree", "sky"])
+    told = evaluation(["a dog", "a zebra", "A dog!"], vocabulary=vocabulary, true=0.5)
+    assert told.unused == 3
+    assert dict(facts(told)) == {
+        "distinct captions": "2 of 3",
+        "most frequent": '"a dog", 2 times (66.7%)',
+        "mean length": "2.0 words (references 5.0)",
+        "words never used": "3 of 5 (60.0%)",
+        "true captions": "50.0%",
+    }
+    assert "words never used" not in dict(facts(evaluation(["a"])))
+
+
+def test_json_has_every_figure_and_the_table_too():
+    told = evaluation(["a dog", "a cat"], cider=(1.25, 0.2), true=1.0)
+    values = to_json(told)
+    assert values["tokenizer"] == "words" and values["pictures"] == 2
+    model = values["scores"]["model"]
+    assert model == dict.fromkeys(METRICS, 1.25) | {
+        TRUE: 1.0,
+        "distinct captions": 2,
+        "words in a caption": 2.0,
+    }
+    assert values["most frequent"][0] == {"caption": "a dog", "pictures": 1}
+    head, first, _ = table(told)
+    assert head.split() == [*METRICS, TRUE, "distinct", "words"]
+    assert first.split() == ["model", *["125.0"] * 6, "100.0", "2", "2.0"]
+
+
+def test_best_between_and_worst():
+    told = evaluation([f"c {n}" for n in range(30)])
+    told.judged.each["CIDEr"][:] = [((n * 7) % 30) / 10 for n in range(30)]
+
+    def values(rows):
+        return [round(10 * told.judged.each["CIDEr"][row]) for row in rows]
+
+    chosen = choose(told, range(30), 12)
+    assert [values(rows) for rows in chosen.values()] == [
+        [29, 28, 27, 26],
+        sorted(values(chosen["Between, best first"]), reverse=True),
+        [0, 1, 2, 3],
+    ]
+    assert len({row for rows in chosen.values() for row in rows}) == 12
+    few = choose(told, [3, 4, 5], 12)
+    assert list(few) == ["All by CIDEr, best first"] and values(*few.values()) == [28, 21, 5]
+    for count in range(13):
+        shown = [row for rows in choose(told, range(30), count).values() for row in rows]
+        assert len(shown) == len(set(shown)) == count
+
+
+def test_a_model_writes_from_features_as_it_scales_them():
+    """As it writes when it is asked itself, with the beam's candidates and their probabilities."""
+    model = tiny.model(dtype="float64")
+    mean = numpy.arange(tiny.WIDTH) / 9.0
+    model = replace(model, scaling=Scaling(mean, numpy.full(tiny.WIDTH, 0.5)))
+    features = numpy.random.default_rng(0).normal(size=(300, tiny.WIDTH))
+    written = write(Ensemble((model,)), pictures(300, features), Writing(beams=2), RNG)
+    asked = model.candidates((features.astype("float32") - mean) / 2, Writing(beams=2))
+    for mine, theirs in zip(written, asked, strict=True):
+        assert len(mine) == 2
+        for one, other in zip(mine, theirs, strict=True):
+            assert one.text == model.vocabulary.decode(other.ids)
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+            assert one.probabilities == pytest.approx(numpy.exp(other.log_probabilities), abs=1e-5)
+
+
+ENCODER = {"id": "one", "name": "encoder one"}
+
+
+@pytest.mark.parametrize(
+    ("features", "encoder", "line"),
+    [
+        (None, None, "needs the pictures' features: name them with --features"),
+        (
+            numpy.ones((2, 3), "f4"),
+            ENCODER,
+            "8 features of encoder one, these are 3 of encoder one",
+        ),
+        (
+            numpy.ones((2, 8), "f4"),
+            {"id": "x", "name": "x"},
+            "8 features of encoder one, .* 8 of x",
+        ),
+    ],
+)
+def test_features_of_another_encoder_are_refused(features, encoder, line):
+    with pytest.raises(UserError, match=line):
+        write(Ensemble((tiny.model(ENCODER),)), pictures(2, features, encoder), GREEDY, RNG)
+
+
+def test_the_same_encoder_in_another_precision_is_the_same():
+    features = numpy.ones((2, 8), "f4")
+    for other in ({"id": "y", "name": "y", "float32_id": "one"}, None):
+        write(Ensemble((tiny.model(ENCODER),)), pictures(2, features, other), GREEDY, RNG)
+
+
+def test_the_manner_of_writing_in_words():
+    assert manner(asdict(Writing(beams=4, alpha=0.7))) == "beams 4, alpha 0.7"
+    drawn = asdict(Writing(temperature=1.0, top_p=0.9))
+    assert manner(drawn) == f"beams {drawn['beams']}, alpha 1.0, temperature 1.0, top-p 0.9"

@@ -1,0 +1,74 @@
+"""Truth of captions, and the floors it is held against."""
+
+import numpy
+import pytest
+
+from minicap.data.dataset import Split
+from minicap.data.scenes import random_scene
+from minicap.data.scenes.language import write_captions
+from minicap.floors import others
+from minicap.truth import truth_and_floors, truths
+
+
+def split(captions, features=None):
+    """A split of which metrics look at names, features and captions alone."""
+    names = [f"scene_{number:05d}.png" for number in range(len(captions))]
+    empty = numpy.zeros((0, 3), int)
+    return Split(names, features, empty[:, 0], empty, empty[:, 0], captions)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    rng = numpy.random.RandomState(1)
+    return [random_scene(rng) for _ in range(12)]
+
+
+@pytest.fixture(scope="module")
+def captions(scenes):
+    rng = numpy.random.RandomState(0)
+    return [write_captions(scene, rng, 1)[0] for scene in scenes]
+
+
+class Writer:
+    """A model that reads a picture's number from its features and writes that caption."""
+
+    parameters = {"lstm": numpy.zeros(1)}
+
+    def __init__(self, captions):
+        self.captions, self.asked = captions, []
+
+    def write(self, features):
+        self.asked.append(features[:, 0].astype(int).tolist())
+        return [self.captions[number] for number in self.asked[-1]]
+
+
+def test_a_written_caption_is_true_of_its_scene_and_an_invented_one_is_not(scenes, captions):
+    assert truths(captions, scenes) == [True] * 12
+    assert truths(["", "a scene", "colourless green ideas"], scenes[:3]) == [False] * 3
+    rotated = truths(captions[1:] + captions[:1], scenes)
+    assert sum(rotated) < 6
+
+
+def test_each_caption_needs_its_scene(scenes, captions):
+    with pytest.raises(ValueError):
+        truths(captions, scenes[:-1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shares_and_floors(scenes, captions, seed):
+    """A writer that looks is always right. Shuffled, nobody has their own features and everybody
+    somebody's; the most frequent caption is train's."""
+    judged = split([[]] * 12, numpy.arange(12.0)[:, None])
+    train = split([["x y z"], [captions[3], captions[3]]])
+    by_name = dict(zip(judged.names, scenes, strict=True))
+    model = Writer(captions)
+    written, shares = truth_and_floors(model, train, judged, by_name, seed)
+    assert written == captions
+    assert model.asked == [list(range(12))]
+    shuffled = [captions[number] for number in others(12, seed)]
+    assert shares == {
+        "model": 1.0,
+        "shuffled features": numpy.mean(truths(shuffled, scenes)),
+        "most frequent caption": numpy.mean(truths([captions[3]] * 12, scenes)),
+    }
+    assert shares["shuffled features"] < 0.5
