@@ -117,8 +117,8 @@ def caption_loss(
     hits: Array | None = None,
     empty: Callable | None = None,
 ) -> tuple[Array, Callable]:
-    """The cross-entropy of a batch of captions in nats, summed over its R words and divided by
-    `divisor` (default R: the mean over real words).
+    """The cross-entropy of a batch of captions in nats, summed over its R words, each times its
+    weight if the batch has weights, and divided by `divisor` (default R: the mean over real words).
 
     p: the parameters, by name; batch: the arrays of minicap.data.batches.Batch, where they lie;
     masks: for dropout, from `draw_masks`, or None; hits: None, or (R,) booleans to fill in with
@@ -143,7 +143,7 @@ def caption_loss(
     y, back_bottleneck = dense_layers(p, WORD_LAYERS, h, masks)  # 8
     y, back_dropout_y = dropout(y, masks.get("token_logits"))  # 9
     loss, back_loss = project_cross_entropy(
-        y, p["token_logits"], batch.targets, None, divisor, hits, empty
+        y, p["token_logits"], batch.targets, batch.weights, divisor, hits, empty
     )  # 10
 
     def backward(gradients: Mapping[str, Array]) -> None:

@@ -40,14 +40,16 @@ MEANINGS = {
 
 
 def read_history(folder: Path) -> list[dict]:
-    """The epochs of a run, from the metrics.jsonl in its folder; none where there is none that
-    says train_loss and dev_loss."""
+    """The epochs of a run, from the metrics.jsonl in its folder, up to where it becomes
+    self-critical, as losses before and after do not compare; none where there is none that says
+    train_loss and dev_loss."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
     wanted = ("epoch", "train_loss", "dev_loss")
     try:
         lines = [json.loads(line) for line in read_lines(path, "metrics") if line]
+        lines = [line for line in lines if "train_reward" not in line]
         history = [{name: float(line[name]) for name in wanted} for line in lines]
     except (UserError, ValueError, TypeError, KeyError):
         return []
