@@ -78,6 +78,10 @@ class Recipe:
     """width of token_logits_bottleneck (0: no such layer)"""
     word_range: float = 0.05
     """word_embed starts uniform within +- this"""
+    photo_gain: float = 1.0
+    """kernels that see the photo's features start at so many times Glorot's range"""
+    log_frequencies: bool = False
+    """the last layer's bias starts at the logarithms of the words' frequencies in train"""
 
     def check(self) -> None:
         """UserError, naming the option, for a number that makes no sense."""
@@ -119,6 +123,7 @@ class Recipe:
             ("embedding", self.embedding >= 1, "1 or more"),
             ("logit-bottleneck", self.logit_bottleneck >= 0, "0 or more"),
             ("word-range", 0 < self.word_range < math.inf, "greater than 0, and finite"),
+            ("photo-gain", 0 < self.photo_gain < math.inf, "greater than 0, and finite"),
         ):
             if not good:
                 raise UserError(f"--{name} must be {need}")
@@ -164,6 +169,8 @@ RECIPES = {
         embedding=200,
         logit_bottleneck=0,
         word_range=1.0,
+        photo_gain=0.5,
+        log_frequencies=True,
     ),
     # The shipped scenes, in about two minutes. What tells a sheep from a car lies in directions of
     # the random network's features that vary little: whitening makes them as loud as the rest.

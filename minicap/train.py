@@ -131,7 +131,8 @@ def main(arguments: list[str] | None = None) -> int | None:
     if recipe.self_critical:
         words, longest = dataset.vocabulary, recipe.max_len
         critic = Critic(train, words, longest, recipe.samples, recipe.reward_bleu)
-    trainer = Trainer(recipe, sizes, options.seed, options.threads, xp, critic)
+    frequencies = train.word_counts(sizes.vocabulary) if recipe.log_frequencies else None
+    trainer = Trainer(recipe, sizes, options.seed, options.threads, xp, critic, frequencies)
     folder = options.resume or new_folder(options.out, options.recipe)
     run = Run(folder, trainer, dataset, to_json(options))
     if options.resume:

@@ -46,7 +46,8 @@ class Trainer:
 
     threads: workers (minicap.workers), each with its own share of every batch, its own gradients
     and one BLAS thread. Their number changes the order of sums and so the last bits of the result;
-    for a given number the result is always the same. critic: what self-critical epochs need.
+    for a given number the result is always the same. critic: what self-critical epochs need;
+    frequencies: see minicap.decoder.initialise.
     """
 
     def __init__(
@@ -57,13 +58,15 @@ class Trainer:
         threads: int = 1,
         xp: ModuleType = numpy,
         critic: Critic | None = None,
+        frequencies: numpy.ndarray | None = None,
     ):
         self.recipe, self.sizes, self.seed, self.xp = recipe, sizes, seed, xp
         self.critic = critic
         self.threads = 1 if xp is not numpy else threads
         self.epoch = self.step = 0  # epochs done, and batches done in the one after them
         self.steps = 1  # batches in an epoch
-        start = initialise(sizes, self.stream(INITIAL), recipe.word_range)
+        rng, gain = self.stream(INITIAL), recipe.photo_gain
+        start = initialise(sizes, rng, recipe.word_range, gain, frequencies)
         zeros = shared_zeros if self.threads > 1 else xp.zeros
         self.parameters = Parameters(sizes.shapes(), "float32", xp, zeros)
         self.parameters.flat[...] = to_device(start.flat, xp)
