@@ -180,6 +180,7 @@ def finish(run: Run, options: Options, photos: Photos | None) -> None:
     kept = run.folder / MODEL
     print(f"model     {kept}, of epoch {run.progress.best_epoch}; caption pictures with")
     print(f"          python -m minicap.caption {kept} PICTURE...")
+    print("read on   docs/walkthrough/01-one-minute.md: how it works, line by line")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""The code blocks of a page, run in order as a reader would: `python docs/blocks.py [PAGE...]`.
+
+What a ```python or ```sh block prints stands in an ```output block after it; this command brings
+those up to date, and a test fails where one says something else. Blocks of source that
+snippets.py writes are not run again: they are the code that the other blocks import.
+Sybil finds the blocks, and knows their lines when one fails.
+"""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import snippets
+from sybil import Document, Example, Region, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
+
+ROOT = Path(__file__).parents[1]
+TRAIN = "python -m minicap.train\n"  # the block that makes the model which some pages look into
+MODEL = "runs/scenes/model.safetensors"
+
+
+def pages() -> list[Path]:
+    """The pages whose blocks run. (own-photos.md and captions.md have tests of their own.)"""
+    others = [ROOT / f"docs/{name}.md" for name in ("architecture", "program", "resume")]
+    return [*sorted((ROOT / "docs/walkthrough").glob("*.md")), *others]
+
+
+def python(example: Example) -> None:
+    """Run it, and keep what it prints."""
+    caught = io.StringIO()
+    with contextlib.redirect_stdout(caught):
+        PythonEvaluator()(example)
+    example.document.printed = caught.getvalue()
+
+
+def shell(example: Example) -> None:
+    """Run it in a shell that stops at the first error, and keep what it prints."""
+    command = str(example.parsed)
+    if command == TRAIN and Path(MODEL).exists():
+        return  # it has been run, for all pages at once
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-ec", command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    example.document.printed = done.stdout
+
+
+def output(example: Example) -> None:
+    """Note what has really been printed beside what the page says."""
+    example.document.outputs.append((example, example.document.printed))
+
+
+EVALUATORS = {"python": python, "sh": shell, "output": output}
+
+
+def blocks(document: Document) -> Iterable[Region]:
+    """Sybil's parser: all blocks of these three languages, but those of source."""
+    document.outputs = []
+    marked = {match.end() for match in snippets.MARKED.finditer(document.text)}
+    for region in FencedCodeBlockLexer("|".join(EVALUATORS))(document):
+        if region.end not in marked:
+            region.parsed = region.lexemes["source"]
+            region.evaluator = EVALUATORS[region.lexemes["language"]]
+            yield region
+
+
+def run(page: Path) -> str:
+    """Run a page's blocks in the current folder. Returns its text as it should be."""
+    document = Sybil([blocks]).parse(page)
+    for example in document:
+        example.evaluate()
+    text = document.text
+    for example, printed in reversed(document.outputs):
+        start = example.start + example.parsed.offset
+        text = text[:start] + printed + text[start + len(example.parsed) :]
+    return text
+
+
+def train(folder: Path) -> Path:
+    """Run the training that pages speak of, once: its folder, `runs`."""
+    runs = folder / "runs"
+    if not (folder / MODEL).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, *TRAIN.split()[1:]]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return runs
+
+
+def main(names: list[str]) -> None:
+    """Bring the outputs of these pages, or of all, up to date."""
+    wanted = [Path(name).resolve() for name in names] or pages()
+    with tempfile.TemporaryDirectory() as place:
+        for page in wanted:
+            if MODEL in page.read_text() and not Path(place, "runs").exists():
+                given = os.environ.get("MINICAP_DOCS_RUNS")
+                Path(place, "runs").symlink_to(given or train(ROOT / "build/docs"))
+            with contextlib.chdir(place):
+                text = run(page)
+            if text != page.read_text():
+                page.write_text(text)
+                print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main(sys.argv[1:])

@@ -1,0 +1,255 @@
+"""Figures that are measured: the code runs, and its numbers are drawn."""
+
+from collections import Counter
+
+import numpy
+from picture import Axes, Picture, power
+
+from minicap.data.captions import read_captions
+from minicap.data.dataset import shipped_scenes
+from minicap.data.vocabulary import tokenise
+from minicap.gradcheck import as_loss, gradients_of, layer_cases
+from minicap.nn.adam import Adam
+from minicap.nn.cross_entropy import project_cross_entropy
+from minicap.nn.dense import elu
+from minicap.nn.lstm import lstm_step
+
+
+def curves() -> Picture:
+    """The ELU and its slope beside the sigmoid and tanh."""
+    p = Picture(760, 260, "ELU with its slope; sigmoid and tanh")
+    z = numpy.linspace(-4, 3, 141)
+    y, backward = elu(z)
+    axes = Axes(p, (50, 30, 300, 180), (-4, 3), (-1.5, 3))
+    axes.ticks([-4, -2, 0, 2], [-1, 0, 1, 2, 3])
+    axes.curve(z, y, "blue")
+    axes.curve(z, backward(numpy.ones_like(z)), "red", dash="5 4")
+    p.text(300, 60, "ELU(z)", 14, "blue", "end")
+    p.text(150, 130, "its slope", 14, "red")
+    x = numpy.linspace(-5, 5, 201)
+    axes = Axes(p, (430, 30, 300, 180), (-5, 5), (-1.2, 1.2))
+    axes.ticks([-4, -2, 0, 2, 4], [-1, 0, 1])
+    axes.curve(x, 1 / (1 + numpy.exp(-x)), "green")
+    axes.curve(x, numpy.tanh(x), "violet")
+    p.text(490, 92, "σ(z)", 14, "green")
+    p.text(640, 178, "tanh(z)", 14, "violet")
+    p.text(200, 242, "z", 13, "soft", style="italic")
+    p.text(580, 242, "z", 13, "soft", style="italic")
+    return p
+
+
+def loss() -> Picture:
+    """Logits, probabilities and the gradient of the logits, for one word of a small vocabulary."""
+    words = ["#END#", "a", "boat", "boats", "red", "sea", "two"]
+    logits = numpy.array([[0.2, -0.6, 2.1, 2.9, 0.4, 1.2, -1.5]])
+    target = 2
+    Wb = numpy.vstack([numpy.zeros((1, 7)), logits])  # the bias alone makes these logits
+    value, backward = project_cross_entropy(numpy.zeros((1, 1)), Wb, numpy.array([target]), None, 1)
+    gradient = backward()[1][-1]
+    P = gradient + (numpy.arange(7) == target)
+    p = Picture(760, 300, "Logits, their softmax, and the gradient that comes back")
+    for left, title, values, low, high, colour in (
+        (90, "logits a", logits[0], -2, 4, "blue"),
+        (330, "softmax p", P, 0, 1, "green"),
+        (570, "gradient p − [target]", gradient, -1, 1, "red"),
+    ):
+        p.text(left + 80, 24, title, 14, colour, style="bold")
+        zero = left + 160 * (0 - low) / (high - low)
+        p.line([(zero, 42), (zero, 256)], "soft", 1)
+        for row, x in enumerate(values):
+            y = 46 + row * 30
+            end = left + 160 * (x - low) / (high - low)
+            p.box(
+                min(zero, end),
+                y,
+                max(abs(end - zero), 0.8),
+                20,
+                "",
+                fill=colour,
+                border=0,
+                round=2,
+                opacity=0.6,
+            )
+            side = end + 6 if x >= 0 else zero + 6
+            p.text(side, y + 10, f"{x:.2f}", 11, "ink", "start")
+            if left == 90:
+                chosen = row == target
+                p.text(
+                    left - 10 if chosen else left - 10,
+                    y + 10,
+                    words[row],
+                    13,
+                    "ink",
+                    "end",
+                    "mono bold" if chosen else "mono",
+                )
+    p.text(
+        380,
+        280,
+        f"The right word is “boat”: loss = −log {P[target]:.3f} = {float(value):.2f} nats",
+        13,
+        "soft",
+    )
+    return p
+
+
+def bleu() -> Picture:
+    """Which n-grams of a caption count towards BLEU, for the first of the shipped scenes."""
+    candidate = tokenise("two big blue boats on the water")
+    texts = read_captions(shipped_scenes() / "captions.txt").texts["scene_00001.png"]
+    references = [tokenise(text) for text in texts]
+
+    def ngrams(words: list[str], n: int) -> Counter:
+        return Counter(tuple(words[k : k + n]) for k in range(len(words) - n + 1))
+
+    p = Picture(790, 360, "Runs of one to four words that a caption shares with its references")
+    step, top = 96, 52
+    for k, word in enumerate(candidate):
+        p.text(60 + k * step + step / 2, 30, word, 16, style="mono")
+    for n in 1, 2, 3, 4:
+        there: Counter = Counter()
+        for reference in references:
+            there |= ngrams(reference, n)
+        hits, used = 0, Counter()
+        for k in range(len(candidate) - n + 1):
+            gram = tuple(candidate[k : k + n])
+            used[gram] += 1
+            hit = used[gram] <= there[gram]
+            hits += hit
+            x, row = 60 + k * step + 6, top + k % n * 22
+            colour = "green" if hit else "pale"
+            p.box(x, row, n * step - 12, 18, "", colour, "green" if hit else "paper", opacity=0.3)
+        middle = top + n * 11 - 2
+        p.text(30, middle, f"n = {n}", 13, "soft")
+        p.text(776, middle, f"{hits}/{len(candidate) - n + 1}", 14, "ink", "end", "bold")
+        top += n * 22 + 14
+    p.text(60, top + 8, "Green: stands in a reference as well.", 13, "soft", "start")
+    return p
+
+
+def gradient_error() -> Picture:
+    """The error of both numerical derivatives of a whole LSTM against the size of the step, the
+    hand-written gradient being the truth."""
+    rng = numpy.random.default_rng(0)
+    layer, inputs = layer_cases(rng)["lstm"]
+    loss = as_loss(layer, inputs, rng)
+    gradient = gradients_of(loss, inputs)["h0"]
+    direction = rng.standard_normal(gradient.shape)
+    products = gradient * direction
+    truth, size = products.sum(), numpy.abs(products).sum()
+
+    def along(step):
+        return loss({**inputs, "h0": inputs["h0"] + step * direction})[0]
+
+    def error(derivative):
+        return max(float(abs(derivative - truth) / size), 1e-17)
+
+    steps = 10.0 ** numpy.arange(-18, -0.4, 0.25)
+    central = [error((along(h) - along(-h)) / (2 * h)) for h in steps]
+    one_sided = [error((along(h) - along(0)) / h) for h in steps]
+    imaginary = [error(numpy.imag(along(1j * h)) / h) for h in steps]
+    p = Picture(760, 380, "Relative error of three numerical derivatives against the step's size")
+    axes = Axes(p, (80, 30, 640, 280), (1e-18, 1), (1e-17, 10), "xy")
+    axes.ticks([10.0**k for k in range(-18, 1, 3)], [10.0**k for k in range(-16, 1, 4)], power)
+    for ys, colour in (one_sided, "gold"), (central, "red"), (imaginary, "blue"):
+        axes.dots(steps, ys, colour)
+        axes.curve(steps, ys, colour, 1)
+    p.text(640, 62, "one-sided", 14, "gold")
+    p.text(590, 180, "central", 14, "red", "end")
+    p.text(240, 278, "complex step", 14, "blue")
+    p.text(400, 352, "h, the size of the step", 13, "soft")
+    p.text(84, 16, "relative error", 13, "soft", "start")
+    return p
+
+
+def adam_path() -> Picture:
+    """Gradient descent and Adam in a long valley that is fifty times as steep across as along."""
+
+    def slope(x):
+        return numpy.array([x[0], 50 * x[1]])
+
+    start = numpy.array([-4.0, 0.9])
+    descent = [start.copy()]
+    for _ in range(60):
+        descent.append(descent[-1] - 0.036 * slope(descent[-1]))
+    x = start.copy()
+    adam, path = Adam(x, learning_rate=0.25), [x.copy()]
+    for _ in range(60):
+        adam.step(slope(x))
+        path.append(x.copy())
+    p = Picture(760, 300, "Sixty steps of plain gradient descent and of Adam in a narrow valley")
+    axes = Axes(p, (50, 30, 660, 210), (-4.6, 4.6), (-1.2, 1.2))
+    axes.ticks([-4, -2, 0, 2, 4], [-1, 0, 1])
+    angles = numpy.linspace(0, 2 * numpy.pi, 121)
+    for radius in 1, 2, 3, 4:
+        axes.curve(radius * numpy.cos(angles), radius / 50**0.5 * numpy.sin(angles), "soft", 0.8)
+    for points, colour in (descent, "red"), (path, "blue"):
+        xs, ys = zip(*points)
+        axes.curve(xs, ys, colour, 1.4)
+        axes.dots(xs, ys, colour, 2.2)
+    p.text(130, 60, "gradient descent", 14, "red", "start")
+    p.text(250, 190, "Adam", 14, "blue")
+    return p
+
+
+def memory() -> Picture:
+    """How much the state after t steps depends on the first one: the length of the gradient that
+    comes back to it, in a plain recurrent network and in minicap's LSTM, over twenty runs."""
+    rng = numpy.random.default_rng(0)
+    steps, H, runs = 30, 64, 20
+
+    def plain(scale):
+        lengths = numpy.zeros(steps)
+        for _ in range(runs):
+            U = scale * rng.standard_normal((H, H)) / H**0.5
+            h, slopes = rng.standard_normal(H), []
+            for _ in range(steps):
+                h = numpy.tanh(h @ U + 0.5 * rng.standard_normal(H))
+                slopes.append(1 - h * h)
+            for last in range(steps):
+                d = rng.standard_normal(H) / H**0.5
+                for t in range(last, -1, -1):
+                    d = (d * slopes[t]) @ U.T
+                lengths[last] += numpy.linalg.norm(d) / runs
+        return lengths
+
+    def cell(bias):
+        lengths = numpy.zeros(steps)
+        for _ in range(runs):
+            U = 0.05 * rng.standard_normal((H, 4 * H)) / H**0.5
+            zx = 0.5 * rng.standard_normal((steps, 4 * H))
+            zx[:, 2 * H : 3 * H] += bias - 1
+            c = rng.standard_normal((1, H))
+            h, back = numpy.tanh(c), []
+            for t in range(steps):
+                h, c, backward = lstm_step(zx[[t]] + h @ U, c)
+                back.append(backward)
+            for last in range(steps):
+                dc = rng.standard_normal((1, H)) / H**0.5
+                dh = numpy.zeros((1, H))
+                for t in range(last, -1, -1):
+                    dz, dc = back[t](dh, dc)
+                    dh = dz @ U.T
+                lengths[last] += numpy.linalg.norm(dc) / runs
+        return lengths
+
+    p = Picture(760, 360, "How much of a gradient is left after so many steps back")
+    axes = Axes(p, (70, 34, 500, 260), (1, steps), (1e-9, 1e3), "y")
+    axes.ticks([1, 5, 10, 15, 20, 25, 30])
+    axes.ticks([], [10.0**k for k in range(-9, 4, 2)], power)
+    t = numpy.arange(1, steps + 1)
+    for ys, colour, words in (
+        (plain(0.7), "red", "plain, small U"),
+        (plain(2.2), "gold", "plain, large U"),
+        (cell(0), "violet", "LSTM, forget bias 0"),
+        (cell(1), "blue", "LSTM, forget bias 1"),
+        (cell(5), "green", "LSTM, gates open"),
+    ):
+        axes.curve(t, numpy.maximum(ys, 1e-9), colour)
+        p.text(578, axes.at(1, max(ys[-1], 1e-9))[1], words, 13, colour, "start")
+    p.text(320, 336, "steps back", 13, "soft")
+    p.text(70, 16, "length of the gradient, 1 at the start", 13, "soft", "start")
+    return p
+
+
+FIGURES = {f.__name__: f for f in (curves, memory, loss, bleu, gradient_error, adam_path)}

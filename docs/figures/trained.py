@@ -1,0 +1,308 @@
+"""Figures that look into a trained model: that of `python -m minicap.train`."""
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy
+from picture import Axes, Picture
+
+from minicap.data.captions import read_captions
+from minicap.data.dataset import shipped_scenes
+from minicap.data.features import read_features
+from minicap.data.scenes import load_scenes
+from minicap.data.scenes.drawing import draw
+from minicap.data.vocabulary import tokenise
+from minicap.decoder import WORD_LAYERS, dense_layers, first_state, lstm_parts
+from minicap.model import Model
+from minicap.nn.dense import affine
+from minicap.nn.lstm import FORGET_BIAS
+from minicap.truth import truths
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def load(path: Path | None) -> tuple[Model, list[dict]]:
+    """The model at `path` and its run's metrics; by default that of build/docs, which is trained
+    if it is not there."""
+    import blocks
+
+    path = path or blocks.train(ROOT / "build/docs") / "scenes/model.safetensors"
+    lines = (path.parent / "metrics.jsonl").read_text().splitlines()
+    return Model.load(path), [json.loads(line) for line in lines]
+
+
+def features_of(model: Model, names: list[str]) -> numpy.ndarray:
+    """The features of shipped scenes, as the model wants them."""
+    features = read_features(shipped_scenes() / "features.npz")
+    rows = [features.names.index(name) for name in names]
+    return model.scaling(features.array[rows])
+
+
+def example(model: Model):
+    """The first test scene of which the model writes a true caption of seven to nine words: its
+    features, drawing and caption."""
+    scenes = load_scenes(shipped_scenes() / "scenes.jsonl")
+    names = (shipped_scenes() / "test.txt").read_text().split()
+    features = features_of(model, names)
+    captions = model.write(features)
+    for row, true in enumerate(truths(captions, [scenes[name] for name in names])):
+        if true and 7 <= len(captions[row].split()) <= 9:
+            return features[[row]], draw(scenes[names[row]]), captions[row], names[row]
+    raise LookupError("not one caption is true")
+
+
+def sigmoid(z):
+    """Of any number or array."""
+    return numpy.tanh(z / 2) / 2 + 0.5
+
+
+def step(model: Model, state, word: int):
+    """The probabilities of the next word (V,), the gates by name, and the new state."""
+    p = model.parameters
+    h, c, *photo = state
+    _, U, Wb, _ = lstm_parts(p)
+    z = affine(p["word_embed"][[word]], Wb) + h @ U + sum(photo)
+    i, j, f, o = numpy.split(z, 4, axis=1)
+    i, j, f, o = sigmoid(i), numpy.tanh(j), sigmoid(f + FORGET_BIAS), sigmoid(o)
+    c = f * c + i * j
+    h = o * numpy.tanh(c)
+    logits = affine(dense_layers(p, WORD_LAYERS, h, {})[0], p["token_logits"])[0]
+    e = numpy.exp(logits - logits.max())
+    return e / e.sum(), {"i": i[0], "f": f[0], "o": o[0], "c": c[0]}, (h, c, *photo)
+
+
+def steps_of(model: Model, features: numpy.ndarray, caption: str):
+    """The word read, the probabilities of the next one, and the gates, along a caption."""
+    state = first_state(model.parameters, features)
+    for word in ["#START#", *caption.split()]:
+        probabilities, gates, state = step(model, state, model.vocabulary.ids[word])
+        yield word, probabilities, gates
+
+
+def one_minute(model: Model, history: list[dict]) -> Picture:
+    """A scene, its features, and the likeliest next words at every step."""
+    features, image, caption, name = example(model)
+    steps = list(steps_of(model, features, caption))
+    p = Picture(840, 412, f"From a picture to its caption, word by word: {caption}")
+    p.photo(20, 20, 150, image)
+    p.line([(176, 95), (206, 95)], arrow=True)
+    p.box(210, 65, 110, 60, "InceptionV3", size=14)
+    p.line([(322, 95), (352, 95)], arrow=True)
+    numbers = features[0]
+    scale = numpy.abs(numbers[:160]).max()
+    for k, value in enumerate(numbers[:160]):
+        x, y = 358 + k % 40 * 6, 71 + k // 40 * 12
+        colour = "blue" if value > 0 else "red"
+        p.box(
+            x, y, 5, 11, "", fill=colour, border=0, round=1, opacity=0.08 + 0.9 * abs(value) / scale
+        )
+    p.text(478, 134, "some of its numbers", 12, "soft")
+    p.line([(602, 95), (632, 95)], arrow=True)
+    p.box(636, 65, 180, 60, "LSTM\nstarts from them", "gold", size=14)
+    top, width = 230, 800 / len(steps)
+    p.line(
+        [(726, 128), (726, 182), (20 + width / 2, 182), (20 + width / 2, top - 32)],
+        "gold",
+        arrow=True,
+    )
+    for k, (word, probabilities, _) in enumerate(steps):
+        x = 20 + k * width
+        p.box(x + 4, top - 28, width - 8, 32, word, "gold", size=12, style="mono")
+        best = numpy.argsort(-probabilities)[:4]
+        for row, number in enumerate(best):
+            y = top + 26 + row * 30
+            share = float(probabilities[number])
+            p.box(
+                x + 4,
+                y,
+                max(1, (width - 8) * share),
+                20,
+                "",
+                fill="blue",
+                border=0,
+                round=2,
+                opacity=0.35,
+            )
+            style = "mono bold" if row == 0 else "mono"
+            p.text(x + 7, y + 10, model.vocabulary.words[number], 11, "ink", "start", style)
+    p.text(
+        24,
+        top + 158,
+        "Bars: how likely the model finds each word as the next one.",
+        13,
+        "soft",
+        "start",
+    )
+    return p
+
+
+def loss_curve(model: Model, history: list[dict]) -> Picture:
+    """Train and dev loss of the run that made the model."""
+    p = Picture(760, 330, "Train loss and dev loss, epoch by epoch")
+    last = history[-1]["epoch"]
+    axes = Axes(p, (60, 30, 660, 240), (1, last), (0.75, 2.5))
+    axes.ticks(range(1, last + 1), [1, 1.5, 2, 2.5])
+    epochs = [line["epoch"] for line in history]
+    for key, colour, words in ("train_loss", "blue", "train"), ("dev_loss", "red", "dev"):
+        ys = [line[key] for line in history]
+        axes.curve(epochs, ys, colour)
+        axes.dots(epochs, ys, colour, 3)
+        x, y = axes.at(epochs[-1], ys[-1])
+        p.text(x - 20, y - 14, words, 14, colour)
+    p.text(390, 308, "epoch", 13, "soft")
+    p.text(60, 14, "nats a word", 13, "soft", "start")
+    return p
+
+
+def beam_tree(model: Model, history: list[dict]) -> Picture:
+    """What a beam search of three looks at: at each step the three best words to go on with of
+    each begun caption; the best three of all stay."""
+    features, _, _, name = example(model)
+    v, width, depth, shown = model.vocabulary, 3, 5, 3
+    banned = [v.pad, v.unk, v.start]
+    # A hypothesis: its log-probability, words, state, and place in the picture.
+    held = [(0.0, [v.start], first_state(model.parameters, features), (20.0, 180.0))]
+    p = Picture(850, 380, f"A beam search of width three for {name}, its first {depth} steps")
+    column, row, box = 146, 30, 114
+    p.box(8, 167, 84, 26, "#START#", "gold", size=12, style="mono")
+    for t in range(depth):
+        candidates = []
+        for score, words, state, place in held:
+            if words[-1] == v.end:
+                candidates.append((score, words, state, place))
+                continue
+            probabilities, _, new = step(model, state, words[-1])
+            probabilities[banned] = 0
+            for word in numpy.argsort(-probabilities)[:shown]:
+                gain = math.log(probabilities[word])
+                candidates.append((score + gain, [*words, int(word)], new, place))
+        candidates.sort(key=lambda item: -item[0])
+        kept = candidates[:width]
+        held, x = [], 20 + 100 + t * column
+        by_place = sorted(candidates, key=lambda item: (item[3][1], -item[0]))
+        top = 180 - (len(by_place) - 1) * row / 2 - 4
+        for k, candidate in enumerate(by_place):
+            score, words, state, place = candidate
+            y = top + k * row + 2
+            stays = any(candidate is other for other in kept)
+            colour = "green" if stays else "pale"
+            start = (place[0] + (72 if t == 0 else box - 0), place[1])
+            p.line([start, (x - 2, y)], colour, 2 if stays else 1)
+            word = v.words[words[-1]]
+            p.box(x, y - 12, box, 24, "", colour, "shade" if stays else "paper", round=4)
+            ink = "ink" if stays else "soft"
+            p.text(x + 7, y, word, 11.5, ink, "start", "mono bold" if stays else "mono")
+            p.text(x + box - 6, y, f"{score:.1f}", 10.5, ink, "end")
+            if stays:
+                held.append((score, words, state, (x, y)))
+    words = "Number: log-probability of the caption so far. Green: the three best at each step."
+    p.text(20, 358, words, 13, "soft", "start")
+    return p
+
+
+def gates(model: Model, history: list[dict]) -> Picture:
+    """Input, forget and output gate and the cell along a caption: the thirty cells that change
+    most."""
+    features, _, caption, _ = example(model)
+    steps = list(steps_of(model, features, caption))
+    cells = numpy.array([gates["c"] for _, _, gates in steps])
+    chosen = numpy.argsort(-cells.std(axis=0))[:30]
+    first = numpy.argsort(-numpy.array(steps[-1][2]["f"])[chosen])
+    chosen = chosen[first]
+    p = Picture(860, 430, f"Gates and cells along: {caption}")
+    panel, size = 200, 11
+    for number, (name, title) in enumerate(
+        (("i", "input gate i"), ("f", "forget gate f"), ("o", "output gate o"), ("c", "cell c"))
+    ):
+        left = 20 + number * (panel + 10)
+        p.text(left + panel / 2 - 6, 18, title, 14, style="bold")
+        wide = (panel - 10) / len(steps)
+        for k, (word, _, values) in enumerate(steps):
+            for r, cell in enumerate(chosen):
+                value = float(values[name][cell])
+                colour = "blue" if value >= 0 else "red"
+                strength = min(abs(value) / (2 if name == "c" else 1), 1)
+                at = left + k * wide, 34 + r * size, wide - 1, size - 1
+                p.box(*at, "", fill=colour, border=0, round=1, opacity=max(strength, 0.02))
+            p.turned(left + k * wide + wide / 2, 372, word, -60, 11, "soft", "end", "mono")
+    return p
+
+
+def kept(model: Model, history: list[dict]) -> Picture:
+    """What is left of the first cell, the product of forget gates, over all test captions."""
+    names = (shipped_scenes() / "test.txt").read_text().split()
+    features, longest = features_of(model, names), 12
+    products: list[list[numpy.ndarray]] = [[] for _ in range(longest + 1)]
+    for row, caption in enumerate(model.write(features)):
+        left = numpy.ones(model.sizes.hidden)
+        products[0].append(left)
+        for t, (_, _, gates) in enumerate(steps_of(model, features[[row]], caption), 1):
+            left = left * gates["f"]
+            if t <= longest:
+                products[t].append(left)
+    p = Picture(760, 330, "The share of the first cell that is left, after each word")
+    axes = Axes(p, (60, 30, 560, 240), (0, longest), (0, 1))
+    axes.ticks(range(longest + 1), [0, 0.25, 0.5, 0.75, 1])
+    steps = range(longest + 1)
+    last = 40.0
+    for share, colour in (0.98, "green"), (0.9, "blue"), (0.5, "violet"), (0.1, "red"):
+        ys = [float(numpy.quantile(numpy.concatenate(some), share)) for some in products]
+        axes.curve(steps, ys, colour)
+        y = max(axes.at(0, ys[-1])[1], last)
+        last = y + 18
+        p.text(628, y, f"{share:.0%} have less", 13, colour, "start")
+    axes.curve(steps, [sigmoid(FORGET_BIAS) ** t for t in steps], "soft", 1.5, "4 4")
+    p.text(280, 212, "untrained", 13, "soft")
+    p.text(340, 308, "words read", 13, "soft")
+    p.text(60, 14, "share of the first cell that is left", 13, "soft", "start")
+    return p
+
+
+def self_critical(model: Model, history: list[dict]) -> Picture:
+    """Sixty drawn captions of one scene: the share of each one's words that its scene's own
+    captions use, minus that of the greedy caption."""
+    v, rng = model.vocabulary, numpy.random.default_rng(0)
+    names = (shipped_scenes() / "test.txt").read_text().split()
+    texts = read_captions(shipped_scenes() / "captions.txt").texts
+
+    def reward(words: list[str], name: str) -> float:
+        known = {word for text in texts[name] for word in tokenise(text)}
+        return sum(word in known for word in words) / max(len(words), 1)
+
+    every = features_of(model, names)
+    captions = model.write(every)
+    found = [reward(caption.split(), name) for caption, name in zip(captions, names)]
+    row = next(row for row, value in enumerate(found) if 0.6 < value < 0.8)  # neither good nor bad
+    features, name, base = every[[row]], names[row], found[row]
+
+    def draw_one() -> list[str]:
+        state, word, words = first_state(model.parameters, features), v.start, []
+        for _ in range(model.max_len):
+            probabilities, _, state = step(model, state, word)
+            exact = probabilities.astype(float)
+            word = int(rng.choice(len(v), p=exact / exact.sum()))
+            if word == v.end:
+                break
+            words.append(v.words[word])
+        return words
+
+    rewards = sorted(reward(draw_one(), name) for _ in range(60))
+    p = Picture(760, 270, "Rewards of drawn captions against that of the greedy one")
+    axes = Axes(p, (50, 24, 680, 200), (-1, 60), (0, 1))
+    axes.ticks([], [0, 0.5, 1])
+    for k, value in enumerate(rewards):
+        x, y = axes.at(k, value)
+        _, zero = axes.at(k, base)
+        colour = "green" if value >= base else "red"
+        p.line([(x, zero), (x, y)], colour, 5)
+        p.dot(x, y, 3.4, colour)
+    p.line([axes.at(-1, base), axes.at(60, base)], "ink", 1.5)
+    p.text(60, axes.at(0, base)[1] - 12, "the greedy caption", 13, "ink", "start")
+    p.text(390, 248, "sixty drawn captions, sorted by their reward", 13, "soft")
+    return p
+
+
+FIGURES = {f.__name__: f for f in (one_minute, loss_curve, beam_tree, self_critical, gates, kept)}

@@ -1,0 +1,68 @@
+"""Are the gradients of thinc's layers right? Central differences in every input number.
+
+    python tests/benchmarks/thinc_gradients.py      (needs thinc; docs/comparison.md has the result)
+
+thinc computes in float32, so a right gradient is off by a thousandth or so. The dense layer is the
+control: it shows that the method sees right gradients as right.
+"""
+
+import numpy
+import thinc
+from thinc.api import (
+    LSTM,
+    Linear,
+    NumpyOps,
+    Ops,
+    chain,
+    list2padded,
+    padded2list,
+    set_current_ops,
+    with_array,
+)
+
+LENGTHS = 4, 3, 1
+
+
+class PortableOps(NumpyOps):
+    """The LSTM that thinc has for devices without code of their own."""
+
+    lstm_forward_training = Ops.lstm_forward_training
+    lstm_forward_inference = Ops.lstm_forward_inference
+    backprop_lstm = Ops.backprop_lstm
+
+
+def error(model, h: float = 1e-2) -> float:
+    """The distance of the layer's gradient from central differences, relative to their length."""
+    rng = numpy.random.default_rng(0)
+    X = [rng.standard_normal((length, 3)).astype("f") for length in LENGTHS]
+    model.initialize(X=X)
+    Y, backprop = model(X, is_train=True)
+    dY = [rng.standard_normal(y.shape).astype("f") for y in Y]
+
+    def loss(X) -> float:
+        Y, _ = model(X, is_train=True)
+        return sum(float((y.astype("d") * dy).sum()) for y, dy in zip(Y, dY))
+
+    differences = []
+    for k, x in enumerate(X):
+        for index in numpy.ndindex(x.shape):
+            above, below = [a.copy() for a in X], [a.copy() for a in X]
+            above[k][index] += h
+            below[k][index] -= h
+            differences.append((loss(above) - loss(below)) / (2 * h))
+    found = numpy.concatenate([dx.ravel() for dx in backprop(dY)])
+    return float(numpy.linalg.norm(found - differences) / numpy.linalg.norm(differences))
+
+
+def lstm():
+    """An LSTM of four cells on lists of arrays."""
+    return chain(list2padded(), LSTM(4, 3, bi=False, depth=1, dropout=0.0), padded2list())
+
+
+if __name__ == "__main__":
+    print(f"thinc {thinc.__version__}, numpy {numpy.__version__}")
+    set_current_ops(NumpyOps())
+    print(f"dense (control)      {error(with_array(Linear(4, 3))):.4f}")
+    print(f"LSTM, NumPy's ops    {error(lstm()):.4f}")
+    set_current_ops(PortableOps())
+    print(f"LSTM, portable ops   {error(lstm()):.4f}")

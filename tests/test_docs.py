@@ -1,0 +1,119 @@
+"""The pages: nothing in them is stale, every block runs, every figure is its code's."""
+
+import contextlib
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+sys.path.append(str(DOCS))
+
+pytest.importorskip("sybil", reason="the pages' blocks are found by sybil (extra: test)")
+import blocks  # noqa: E402
+import snippets  # noqa: E402
+
+
+@pytest.mark.parametrize("page", list(snippets.pages()), ids=lambda page: page.stem)
+def test_code_on_a_page_is_the_code_of_the_source(page):
+    text = page.read_text()
+    assert text.count("<!-- source:") == len(snippets.MARKED.findall(text)), "a marker has no block"
+    assert snippets.refreshed(page) == text, "run python docs/snippets.py"
+
+
+def test_a_name_that_is_gone_is_an_error():
+    with pytest.raises(LookupError, match="nn.dense:nothing"):
+        snippets.source("minicap.nn.dense", "nothing")
+
+
+def test_a_piece_of_source_is_taken_as_it_stands():
+    assert snippets.source("minicap.nn.lstm", "FORGET_BIAS") == "FORGET_BIAS = 1.0\n"
+    inner = snippets.source("minicap.nn.dense", "elu.backward")
+    assert inner.startswith("def backward(dy") and inner.splitlines()[-1].startswith("    return")
+    assert snippets.source("minicap.decoder", "Sizes").startswith("@dataclass(frozen=True)\nclass")
+
+
+def run_by_test(page):
+    """A parameter; where a page needs a model, or trains, it takes long."""
+    slow = blocks.MODEL in page.read_text() or page.stem == "resume"
+    return pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize("page", list(map(run_by_test, blocks.pages())))
+def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path, tmp_path_factory):
+    """In order, in an empty folder. Where a page looks into a trained model, it is trained."""
+    text = page.read_text()
+    if "minicap.encoder.session" in text or blocks.MODEL in text:
+        pytest.importorskip("onnxruntime")
+    if blocks.MODEL in text:
+        (tmp_path / "runs").symlink_to(trained(tmp_path_factory))
+    with contextlib.chdir(tmp_path):
+        assert blocks.run(page) == text, "run python docs/blocks.py"
+
+
+def trained(tmp_path_factory):
+    """The folder `runs` of one training, for all processes of this run of the tests."""
+    if given := os.environ.get("MINICAP_DOCS_RUNS"):
+        return Path(given)
+    place = tmp_path_factory.getbasetemp()
+    place = (place.parent if os.environ.get("PYTEST_XDIST_WORKER") else place) / "docs"
+    done = place / "done"
+    try:
+        place.mkdir()  # the first to come trains, the others wait
+    except FileExistsError:
+        for _ in range(1800):
+            if done.exists():
+                break
+            time.sleep(1)
+    else:
+        try:
+            blocks.train(place)
+        finally:
+            done.touch()
+    return place / "runs"
+
+
+def figures():
+    """The modules that draw, by name."""
+    sys.path.append(str(DOCS / "figures"))
+    import computed
+    import drawn
+    import trained
+
+    return {"drawn": drawn, "computed": computed, "trained": trained}
+
+
+def test_every_picture_is_there_and_comes_from_its_code():
+    known = {name for module in figures().values() for name in module.FIGURES}
+    drawn = {path.stem.replace("-", "_") for path in (DOCS / "images").glob("*.svg")}
+    assert drawn == known
+    text = "".join(page.read_text() for page in snippets.pages())
+    assert all(f"images/{name.replace('_', '-')}.svg)" in text for name in known)
+
+
+@pytest.mark.parametrize("name", [*figures()["drawn"].FIGURES, *figures()["computed"].FIGURES])
+def test_a_figure_is_what_its_code_draws(name):
+    """The same shapes and words, in the same places but for the last bits of another processor.
+    (Where rounding itself is drawn, those bits are all there is.)"""
+    made = {**figures()["drawn"].FIGURES, **figures()["computed"].FIGURES}[name]().svg()
+    there = (DOCS / f"images/{name.replace('_', '-')}.svg").read_text()
+    number = re.compile(r"-?\d+(?:\.\d+)?")
+    assert number.sub("", made) == number.sub("", there), "run python docs/figures"
+    if name != "gradient_error":
+        both = zip(number.findall(made), number.findall(there), strict=True)
+        assert all(abs(float(a) - float(b)) <= 1 for a, b in both), "run python docs/figures"
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    """In the plain Markdown, as a repository browser shows it, README included. (Links to headings
+    are checked where the site is built.)"""
+    for page in [ROOT / "README.md", *snippets.pages()]:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not re.match(r"\w+:|#", target) and not target.startswith("reference/"):
+                path = page.parent / target.partition("#")[0]
+                assert path.exists(), f"{page.name}: {target}"
