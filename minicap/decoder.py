@@ -67,18 +67,34 @@ def lstm_parts(p: Mapping[str, Array]) -> tuple[Array, Array, Array, Array]:
     return V, UWb[:H], UWb[H:], UWb
 
 
-def initialise(sizes: Sizes, rng: numpy.random.Generator, word_range: float = 0.05) -> Parameters:
+def initialise(
+    sizes: Sizes,
+    rng: numpy.random.Generator,
+    word_range: float = 0.05,
+    photo_gain: float = 1.0,
+    frequencies: numpy.ndarray | None = None,
+) -> Parameters:
     """Parameters as TensorFlow 1 starts them: kernels Glorot-uniform, biases zero, embedding
-    uniform within +-`word_range`. float32, on the host."""
+    uniform within +-`word_range`. float32, on the host.
+
+    photo_gain: what the kernels that see the photo's features start with, times this; frequencies:
+    None, or how often each word comes, (V,) positive: the last layer's bias is their logarithm, so
+    that the first guess is what is common (Karpathy and Fei-Fei 2015's code does so).
+    """
     parameters = Parameters(sizes.shapes())
+    V, _, _, UWb = lstm_parts(parameters)
+    first = next(name for name in IMAGE_LAYERS if name in parameters)
     for name, Wb in parameters.items():
         if name == "word_embed":
             Wb[...] = rng.uniform(-word_range, word_range, Wb.shape)
-        else:  # the bias, the last row, stays zero; the photo is an input of its own to the LSTM
-            V, Wb = lstm_parts(parameters)[::3] if name == "lstm" else (Wb[:0], Wb)
-            for W in V, Wb[:-1]:
-                if len(W):
-                    W[...] = glorot_uniform(rng, *W.shape)
+        else:  # the bias, the last row, stays zero
+            W = (UWb if name == "lstm" else Wb)[:-1]
+            W[...] = glorot_uniform(rng, *W.shape)
+    if len(V):
+        V[...] = photo_gain * glorot_uniform(rng, *V.shape)
+    parameters[first][:-1] *= photo_gain
+    if frequencies is not None:
+        parameters["token_logits"][-1] = numpy.log(frequencies / frequencies.sum())
     return parameters
 
 
@@ -117,8 +133,8 @@ def caption_loss(
     hits: Array | None = None,
     empty: Callable | None = None,
 ) -> tuple[Array, Callable]:
-    """The cross-entropy of a batch of captions in nats, summed over its R words and divided by
-    `divisor` (default R: the mean over real words).
+    """The cross-entropy of a batch of captions in nats, summed over its R words, each times its
+    weight if the batch has weights, and divided by `divisor` (default R: the mean over real words).
 
     p: the parameters, by name; batch: the arrays of minicap.data.batches.Batch, where they lie;
     masks: for dropout, from `draw_masks`, or None; hits: None, or (R,) booleans to fill in with
@@ -143,7 +159,7 @@ def caption_loss(
     y, back_bottleneck = dense_layers(p, WORD_LAYERS, h, masks)  # 8
     y, back_dropout_y = dropout(y, masks.get("token_logits"))  # 9
     loss, back_loss = project_cross_entropy(
-        y, p["token_logits"], batch.targets, None, divisor, hits, empty
+        y, p["token_logits"], batch.targets, batch.weights, divisor, hits, empty
     )  # 10
 
     def backward(gradients: Mapping[str, Array]) -> None:

@@ -144,11 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     out = options.out or source.parent / "evaluation"
     named = dict(zip(pictures.names, captions, strict=True))
-    chosen = choose(
-        evaluation,
-        [r for r, n in enumerate(pictures.names) if n in shown] or range(len(captions)),
-        options.shown,
-    )
+    seen = [row for row, name in enumerate(pictures.names) if name in shown]
+    chosen = choose(evaluation, seen or range(len(captions)), options.shown)
     contents = {
         SCORES: json.dumps(to_json(evaluation), indent=1, ensure_ascii=False) + "\n",
         CAPTIONS: results_text(named, ids),

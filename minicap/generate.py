@@ -20,7 +20,7 @@ from minicap.choosing import candidates, draw, given, likeliest
 from minicap.decoder import first_state, next_word
 from minicap.errors import UserError
 
-TOGETHER, TOGETHER_ON_GPU = 192, 3072  # hypotheses that go on together
+TOGETHER, TOGETHER_ON_GPU = 384, 3072  # hypotheses that go on together
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -37,17 +37,23 @@ MEANINGS = {
     "shuffled features": "the same captions, each under another picture.",
     "most frequent caption": "the commonest caption of the training pictures, for all.",
 }
+BARS = (
+    "The bar under a word is its probability when it was written, from 0 to 1 as long as the word; "
+    "the last mark is the caption's end."
+)
 
 
 def read_history(folder: Path) -> list[dict]:
-    """The epochs of a run, from the metrics.jsonl in its folder; none where there is none that
-    says train_loss and dev_loss."""
+    """The epochs of a run, from the metrics.jsonl in its folder, up to where it becomes
+    self-critical, as losses before and after do not compare; none where there is none that says
+    train_loss and dev_loss."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
     wanted = ("epoch", "train_loss", "dev_loss")
     try:
         lines = [json.loads(line) for line in read_lines(path, "metrics") if line]
+        lines = [line for line in lines if "train_reward" not in line]
         history = [{name: float(line[name]) for name in wanted} for line in lines]
     except (UserError, ValueError, TypeError, KeyError):
         return []
@@ -65,60 +71,6 @@ def page(
     or none."""
     told = evaluation.settings
     title = f"Captions of {told['pictures']:,} pictures, {told['split']}"
-    figures = [histogram(evaluation.judged.each["CIDEr"])]
-    if history and history[-1]["epoch"] > history[0]["epoch"]:
-        figures.insert(0, loss_curves(history))
-    sections = [
-        tag(
-            "header",
-            tag("h1", title),
-            tag("p", f"{told['judged']}, judged by {told['captions']}.", class_="soft"),
-            tag(
-                "p",
-                f"Tokenizer {told['tokenizer']}; {told['references']:,} references; "
-                f"CIDEr with {told['CIDEr']}.",
-                class_="soft",
-            ),
-            tag("p", f"Written with {manner(told['writing'])}.", class_="soft")
-            if told.get("writing")
-            else None,
-        ),
-        tag(
-            "section",
-            [
-                tag("p", tag("b", "Warning: "), warning, class_="warning")
-                for warning in evaluation.warnings
-            ],
-            [tag("p", note) for note in evaluation.notes],
-            class_="lot",
-        ),
-        tag("h2", "Scores beside the floors"),
-        tag("div", table(evaluation), class_="wide"),
-        tag("p", "Times 100. A floor's figure in red is above the first row's.", class_="soft"),
-        tag(
-            "details",
-            tag("summary", "What the figures mean"),
-            tag("ul", [tag("li", tag("b", k), ": ", text) for k, text in meanings(evaluation)]),
-        ),
-        tag("h2", "The captions as a lot"),
-        tag(
-            "dl",
-            [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts(evaluation)],
-            class_="tiles",
-        ),
-        tag("div", figures, repeated(evaluation), class_="side"),
-    ]
-    sure = any(candidates[0].probabilities for candidates in evaluation.written)
-    for heading, rows in chosen.items():
-        cards = [card(evaluation, row, gallery) for row in rows]
-        sections += [tag("h2", heading), tag("div", cards, class_="cards")]
-        if sure:
-            hint = (
-                "The bar under a word is its probability when it was written, from 0 to 1 as long "
-                "as the word; the last mark is the caption's end."
-            )
-            sections.insert(-1, tag("p", hint, class_="soft"))
-            sure = False
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     head = [
         tag("meta", charset="utf-8"),
@@ -127,15 +79,80 @@ def page(
         tag("title", title),
         tag("style", Html(style)),
     ]
-    whole = tag("html", tag("head", head), tag("body", sections), lang="en")
+    body = [
+        tag("h1", title),
+        origin(evaluation),
+        remarks(evaluation),
+        tag("h2", "Scores beside the floors"),
+        tag("div", table(evaluation), class_="wide"),
+        tag("p", "Times 100. A floor's figure in red is above the first row's.", class_="soft"),
+        meanings(evaluation),
+        tag("h2", "The captions as a lot"),
+        tiles(evaluation),
+        drawings(evaluation, history),
+        cards(evaluation, chosen, gallery),
+    ]
+    whole = tag("html", tag("head", head), tag("body", body), lang="en")
     # Half a character, which JSON can hold, cannot be written.
     return f"<!doctype html>\n{whole}\n".encode("utf-8", "replace").decode()
 
 
-def meanings(evaluation: Evaluation) -> list[tuple[str, str]]:
+def origin(evaluation: Evaluation) -> list[Html]:
+    """What the figures are of."""
+    told = evaluation.settings
+    lines = [
+        f"{told['judged']}, judged by {told['captions']}.",
+        f"Tokenizer {told['tokenizer']}; {told['references']:,} references; "
+        f"CIDEr with {told['CIDEr']}.",
+    ]
+    if told.get("writing"):
+        lines.append(f"Written with {manner(told['writing'])}.")
+    return [tag("p", line, class_="soft") for line in lines]
+
+
+def remarks(evaluation: Evaluation) -> Html:
+    """Warnings and notes."""
+    warning = tag("b", "Warning: ")
+    lines = [tag("p", warning, text, class_="warning") for text in evaluation.warnings]
+    return tag("section", lines, [tag("p", note) for note in evaluation.notes], class_="remarks")
+
+
+def meanings(evaluation: Evaluation) -> Html:
     """Of MEANINGS, what is in the table."""
     absent = {"METEOR", TRUE} - evaluation.judged.scores.keys()
-    return [(name, text) for name, text in MEANINGS.items() if name not in absent]
+    found = [(name, text) for name, text in MEANINGS.items() if name not in absent]
+    items = [tag("li", tag("b", name), ": ", text) for name, text in found]
+    return tag("details", tag("summary", "What the figures mean"), tag("ul", items))
+
+
+def tiles(evaluation: Evaluation) -> Html:
+    """The facts, beside each other."""
+    each = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts(evaluation)]
+    return tag("dl", each, class_="tiles")
+
+
+def drawings(evaluation: Evaluation, history: Sequence[dict]) -> Html:
+    """Curves, if there are two epochs or more, the histogram, and what is repeated."""
+    found = [histogram(evaluation.judged.each["CIDEr"]), repeated(evaluation)]
+    if history and history[-1]["epoch"] > history[0]["epoch"]:
+        found.insert(0, loss_curves(history))
+    return tag("div", found, class_="side")
+
+
+def cards(
+    evaluation: Evaluation, chosen: Mapping[str, Sequence[int]], gallery: Gallery
+) -> list[list[Html]]:
+    """The pictures, under their titles; the first title explains the bars, if there are any."""
+    hint = tag("p", BARS, class_="soft")
+    sure = any(candidates[0].probabilities for candidates in evaluation.written)
+    return [
+        [
+            tag("h2", title),
+            *([hint] if sure and number == 0 else []),
+            tag("div", [card(evaluation, row, gallery) for row in rows], class_="cards"),
+        ]
+        for number, (title, rows) in enumerate(chosen.items())
+    ]
 
 
 def table(evaluation: Evaluation) -> Html:
@@ -166,7 +183,7 @@ def table(evaluation: Evaluation) -> Html:
 def repeated(evaluation: Evaluation) -> Html:
     """The captions that are written most often."""
     items = [
-        tag("li", caption or "(no words)", " ", tag("span", f"× {count:,}", class_="number"))
+        with_number((caption or "(no words)", f"× {count:,}"))
         for caption, count in evaluation.repeated(6)
         if count > 1
     ]
@@ -177,60 +194,54 @@ def repeated(evaluation: Evaluation) -> Html:
 
 def card(evaluation: Evaluation, row: int, gallery: Gallery) -> Html:
     """One picture with its caption and all that belongs to it."""
-    name = evaluation.pictures.names[row]
-    best, *rest = evaluation.written[row]
-    judged = evaluation.judged
-    verdict = f"CIDEr {100 * judged.each['CIDEr'][row]:.1f}"
+    name, judged = evaluation.pictures.names[row], evaluation.judged
+    best = evaluation.written[row][0]
     true = judged.each[TRUE][row] if TRUE in judged.each else None
-    picture: Html | None = None
-    if name in gallery:
-        try:
-            source = data_uri(gallery[name]())
-            picture = tag("img", src=source, alt=best.text, loading="lazy")
-        except UnusableImage as error:
-            picture = tag("p", str(error), class_="soft")
-    more = []
-    if rest:
-        shown = [
-            tag("li", other.text, " ", tag("span", figure(other.score), class_="number"))
-            for other in (best, *rest)
+    verdict = []
+    if true is not None:
+        verdict = [
+            tag("b", "true" if true else "not true", class_="right" if true else "wrong"),
+            " · ",
         ]
-        more += [tag("h3", "Candidates and their scores"), tag("ol", shown)]
-    if best.probabilities:
-        pairs = zip(words_of(best), best.probabilities)
-        text = ", ".join(f"{word} {p:.2f}" for word, p in pairs)
-        more += [tag("h3", "Probabilities"), tag("p", text)]
-    references = [tag("li", text) for text in evaluation.pictures.captions[row]]
-    more += [tag("h3", "References"), tag("ul", references)]
-    for writer, floor in evaluation.rows.items():
-        if writer.startswith("nearest"):
-            score = tag("span", f" CIDEr {100 * floor.each['CIDEr'][row]:.1f}", class_="number")
-            more += [tag("h3", "Nearest neighbours"), tag("p", floor.captions[row], score)]
+    verdict.append(f"CIDEr {100 * judged.each['CIDEr'][row]:.1f}")
     return tag(
         "article",
-        picture,
-        tag(
-            "div",
-            caption(best),
-            tag(
-                "p",
-                None
-                if true is None
-                else tag(
-                    "span", "true" if true else "not true", class_="true" if true else "false"
-                ),
-                None if true is None else " · ",
-                verdict,
-                class_="soft",
-            ),
-            tag(
-                "details",
-                tag("summary", "References and more"),
-                tag("p", name, class_="soft"),
-                more,
-            ),
-        ),
+        picture(gallery[name], best.text) if name in gallery else None,
+        tag("div", caption(best), tag("p", verdict, class_="soft"), more(evaluation, row)),
     )
+
+
+def picture(open: Callable[[], Image.Image], text: str) -> Html:
+    """The picture itself, or why it cannot be shown."""
+    try:
+        return tag("img", src=data_uri(open()), alt=text, loading="lazy")
+    except UnusableImage as error:
+        return tag("p", str(error), class_="soft")
+
+
+def more(evaluation: Evaluation, row: int) -> Html:
+    """What is told of a picture to those who ask."""
+    name, said = evaluation.pictures.names[row], evaluation.pictures.captions[row]
+    candidates = evaluation.written[row]
+    told = [tag("summary", "References and more"), tag("p", name, class_="soft")]
+    if len(candidates) > 1:
+        scored = [(each.text, figure(each.score)) for each in candidates]
+        told += [tag("h3", "Candidates and their scores"), tag("ol", map(with_number, scored))]
+    if candidates[0].probabilities:
+        pairs = zip(words_of(candidates[0]), candidates[0].probabilities)
+        text = ", ".join(f"{word} {p:.2f}" for word, p in pairs)
+        told += [tag("h3", "Probabilities"), tag("p", text)]
+    told += [tag("h3", "References"), tag("ul", [tag("li", text) for text in said])]
+    for writer, floor in evaluation.rows.items():
+        if writer.startswith("nearest"):
+            found = (floor.captions[row], f"CIDEr {100 * floor.each['CIDEr'][row]:.1f}")
+            told += [tag("h3", "Nearest neighbours"), tag("ul", with_number(found))]
+    return tag("details", told)
+
+
+def with_number(pair: tuple[str, str]) -> Html:
+    """An item of a list: a text and what it counts for."""
+    return tag("li", pair[0], " ", tag("span", pair[1], class_="number"))
 
 
 def words_of(written: Written) -> list[str]:

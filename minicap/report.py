@@ -23,7 +23,8 @@ def save_png(image: Image.Image, path: Path) -> None:
 
 def write_report(folder: Path, history: Sequence[dict], entries: Sequence[Entry]) -> list[Path]:
     """loss.png and, if there are pictures to show, captions.png in `folder`: their paths."""
-    pictures = {"loss.png": loss_curve(history, "loss: nats per word")}
+    supervised = [line for line in history if "train_loss" in line]
+    pictures = {"loss.png": loss_curve(supervised, "loss: nats per word")}
     if entries:
         pictures["captions.png"] = contact_sheet(entries)
     for name, picture in pictures.items():

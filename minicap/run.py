@@ -24,6 +24,7 @@ from minicap.data.vocabulary import Vocabulary
 from minicap.errors import UserError
 from minicap.files import write_text
 from minicap.model import Model
+from minicap.self_critical import CiderD, as_ids
 from minicap.trainer import Diverged, Trainer
 
 MODEL, RUN, METRICS = "model.safetensors", "run.safetensors", "metrics.jsonl"
@@ -44,8 +45,9 @@ class Progress:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of the least dev loss, counted from 1; 0 before the first."""
-        losses = [line["dev_loss"] for line in self.history]
+        """The epoch of the greatest dev CIDEr-D or, where that is not looked for, of the least dev
+        loss, counted from 1; 0 before the first."""
+        losses = [-line.get("dev_cider", -line["dev_loss"]) for line in self.history]
         return losses.index(min(losses)) + 1 if losses else 0
 
 
@@ -133,16 +135,20 @@ class Run:
         trainer, progress = self.trainer, self.progress
         began = time.perf_counter()
         bar.set_description(f"epoch {trainer.epoch + 1}")
+        told, sign, unit = "loss", 1, "words"
+        if trainer.self_critical:
+            told, sign, unit = "reward", -1, "photos"
         try:
             for batch in trainer.batches(self.dataset.splits["train"]):
-                words = len(batch.targets)
+                counts = batch.counts
+                words = counts.get("rows", counts["captions"])  # of photos, the photos
                 progress.loss_sum += trainer.train_step(batch) * words
                 progress.words += words
                 bar.update()
                 seconds = progress.seconds + time.perf_counter() - began
                 bar.set_postfix_str(
-                    f"loss {progress.loss_sum / progress.words:.3f}, "
-                    f"{progress.words / seconds:,.0f} words/s",
+                    f"{told} {sign * progress.loss_sum / progress.words:.3f}, "
+                    f"{progress.words / seconds:,.0f} {unit}/s",
                     refresh=False,
                 )
                 if interrupted:
@@ -163,18 +169,21 @@ class Run:
         seconds = progress.seconds + time.perf_counter() - began
         line = {
             "epoch": trainer.epoch + 1,
-            "train_loss": progress.loss_sum / progress.words,
+            f"train_{told}": sign * progress.loss_sum / progress.words,
             "dev_loss": dev_loss,
             "dev_accuracy": accuracy,
-            "words_per_second": round(progress.words / seconds),
+            f"{unit}_per_second": round(progress.words / seconds),
             "seconds": round(seconds, 2),
         }
+        if trainer.recipe.choose == "cider":
+            line["dev_cider"] = self.dev_cider()
         progress.history.append(line)
         better = progress.best_epoch == line["epoch"]
         tell(
-            f"epoch {line['epoch']:3}  train loss {line['train_loss']:.4f}  dev loss {dev_loss:.4f}"
-            f"  next word right {accuracy:.1%}  {line['words_per_second']:,} words/s"
-            f"{'  (best so far)' if better else ''}"
+            f"epoch {line['epoch']:3}  train {told} {line[f'train_{told}']:.4f}"
+            f"  dev loss {dev_loss:.4f}  next word right {accuracy:.1%}"
+            + (f"  dev CIDEr-D {line['dev_cider']:.4f}" if "dev_cider" in line else "")
+            + f"  {line[f'{unit}_per_second']:,} {unit}/s{'  (best so far)' if better else ''}"
         )
         trainer.epoch, trainer.step = trainer.epoch + 1, 0
         progress.loss_sum, progress.words, progress.seconds = 0.0, 0, 0.0
@@ -182,6 +191,13 @@ class Run:
             self.model().save(self.folder / MODEL, epoch=line["epoch"], options=self.options)
         self.save()
         self.show_captions(tell)
+
+    def dev_cider(self) -> float:
+        """CIDEr-D of the captions of the dev photos, written greedily, from 0 to 10."""
+        dev, vocabulary = self.dataset.splits["dev"], self.dataset.vocabulary
+        written = self.model().candidates(to_device(dev.features, self.trainer.xp))
+        judge = CiderD(as_ids(dev, vocabulary, end=False))
+        return sum(judge(n, some[0].ids) for n, some in enumerate(written)) / len(written)
 
     def show_captions(self, tell, count: int = 3) -> None:
         """A few dev pictures' captions beside the truth."""

@@ -19,10 +19,11 @@ from minicap.outcome import photos_outcome, scenes_outcome
 from minicap.recipes import RECIPES, Recipe
 from minicap.report import write_report
 from minicap.run import MODEL, RUN, Interrupted, Run, new_folder
+from minicap.self_critical import Critic
 from minicap.trainer import Trainer
 
 PROGRAM = "python -m minicap.train"
-RecipeName = Literal["scenes", "flickr8k", "course"]
+RecipeName = Literal["scenes", "flickr8k", "course", "best"]
 CHANGEABLE = {"epochs", "patience", "photos", "device"}  # when a run goes on
 
 
@@ -126,7 +127,12 @@ def main(arguments: list[str] | None = None) -> int | None:
     )
     train = dataset.splits["train"]
     sizes = recipe.sizes(len(dataset.vocabulary), train.features.shape[1])
-    trainer = Trainer(recipe, sizes, options.seed, options.threads, xp)
+    critic = None
+    if recipe.self_critical:
+        words, longest = dataset.vocabulary, recipe.max_len
+        critic = Critic(train, words, longest, recipe.samples, recipe.reward_bleu)
+    frequencies = train.word_counts(sizes.vocabulary) if recipe.log_frequencies else None
+    trainer = Trainer(recipe, sizes, options.seed, options.threads, xp, critic, frequencies)
     folder = options.resume or new_folder(options.out, options.recipe)
     run = Run(folder, trainer, dataset, to_json(options))
     if options.resume:

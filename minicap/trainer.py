@@ -13,14 +13,16 @@ import numpy
 from threadpoolctl import ThreadpoolController
 
 from minicap.backend import to_device, to_host
-from minicap.data.batches import Batch
+from minicap.data.batches import Batch, Photos
 from minicap.data.dataset import Split
 from minicap.decoder import MASK_AXES, Sizes, caption_loss, draw_masks, initialise
 from minicap.errors import UserError
 from minicap.nn.adam import Adam, add_gradients, clip_scale
+from minicap.nn.dropout import draw_mask
 from minicap.nn.parameters import Parameters
 from minicap.nn.scratch import Scratch
 from minicap.recipes import Recipe
+from minicap.self_critical import Critic
 from minicap.workers import Workers, shared_zeros
 
 INITIAL, ORDER, SAMPLE, MASKS, VALIDATION = range(5)  # what a random stream is for
@@ -35,8 +37,8 @@ def batch_on(batch: Batch, xp: ModuleType) -> Batch:
     """The batch with its arrays on the device of `xp`."""
     if xp is numpy:
         return batch
-    names = ("features", "words", "positions", "captions", "targets")
-    return replace(batch, **{name: to_device(getattr(batch, name), xp) for name in names})
+    arrays = {name: a for name, a in vars(batch).items() if isinstance(a, numpy.ndarray)}
+    return replace(batch, **{name: to_device(array, xp) for name, array in arrays.items()})
 
 
 class Trainer:
@@ -44,7 +46,8 @@ class Trainer:
 
     threads: workers (minicap.workers), each with its own share of every batch, its own gradients
     and one BLAS thread. Their number changes the order of sums and so the last bits of the result;
-    for a given number the result is always the same.
+    for a given number the result is always the same. critic: what self-critical epochs need;
+    frequencies: see minicap.decoder.initialise.
     """
 
     def __init__(
@@ -54,12 +57,16 @@ class Trainer:
         seed: int,
         threads: int = 1,
         xp: ModuleType = numpy,
+        critic: Critic | None = None,
+        frequencies: numpy.ndarray | None = None,
     ):
         self.recipe, self.sizes, self.seed, self.xp = recipe, sizes, seed, xp
+        self.critic = critic
         self.threads = 1 if xp is not numpy else threads
         self.epoch = self.step = 0  # epochs done, and batches done in the one after them
         self.steps = 1  # batches in an epoch
-        start = initialise(sizes, self.stream(INITIAL), recipe.word_range)
+        rng, gain = self.stream(INITIAL), recipe.photo_gain
+        start = initialise(sizes, rng, recipe.word_range, gain, frequencies)
         zeros = shared_zeros if self.threads > 1 else xp.zeros
         self.parameters = Parameters(sizes.shapes(), "float32", xp, zeros)
         self.parameters.flat[...] = to_device(start.flat, xp)
@@ -80,15 +87,27 @@ class Trainer:
         """The random stream for one purpose at one place of the run."""
         return numpy.random.default_rng([self.seed, purpose, *place])
 
+    @property
+    def self_critical(self) -> bool:
+        """Is this one of the epochs in which the model learns from captions of its own?"""
+        return self.epoch >= self.recipe.epochs - self.recipe.self_critical
+
     def steps_per_epoch(self, split: Split) -> int:
-        """Batches in one epoch."""
+        """Batches in the current epoch."""
+        if self.self_critical:
+            return math.ceil(len(split.names) / (self.recipe.batch_size // self.recipe.samples))
         if self.recipe.sampling == "photos":
             return self.recipe.steps_per_epoch
         return math.ceil(len(split.lengths) / self.recipe.batch_size)
 
-    def batches(self, split: Split) -> Iterator[Batch]:
+    def batches(self, split: Split) -> Iterator[Batch | Photos]:
         """The batches of the current epoch, from the current step on."""
         size, self.steps = self.recipe.batch_size, self.steps_per_epoch(split)
+        if self.self_critical:
+            order = self.stream(ORDER, self.epoch).permutation(len(split.names))
+            for rows in numpy.array_split(order, self.steps)[self.step :]:
+                yield Photos(split.features[rows], rows)
+            return
         order = self.stream(ORDER, self.epoch).permutation(len(split.lengths))
         for step in range(self.step, self.steps):
             if self.recipe.sampling == "photos":
@@ -97,15 +116,19 @@ class Trainer:
                 rows = order[step * size : (step + 1) * size]
             yield split.batch(rows)
 
-    def train_step(self, batch: Batch) -> float:
-        """One update from one batch. Returns its loss, the mean over its words.
+    def train_step(self, batch: Batch | Photos) -> float:
+        """One update from one batch. Returns its loss, the mean over its words; of photos, which
+        the model writes captions of itself, the mean reward with a minus.
 
         Diverged, and no update, when the loss is NaN or infinite.
         """
         run, counts, place = self.workers.run, batch.counts, (self.epoch, self.step)
+        critical = isinstance(batch, Photos)
+        if critical and place == (self.recipe.epochs - self.recipe.self_critical, 0):
+            self._sharpen()
         shares = list(batch.split(self.threads))
         jobs = [(k, share, index, counts, place) for k, (share, index) in enumerate(shares)]
-        loss = sum(run("_differentiate", jobs))
+        loss = sum(run("_reinforce" if critical else "_differentiate", jobs))
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} at step {self.adam.t + 1}")
         everybody = range(self.threads)
@@ -122,15 +145,28 @@ class Trainer:
 
     def learning_rate(self) -> float:
         """Adam's step size for the current step: the recipe's, as it warms up and decays."""
-        recipe = self.recipe
-        done, now = (self.epoch + (self.step + after) / self.steps for after in (0, 1))
+        recipe, rate = self.recipe, self.recipe.learning_rate
+        before, epochs = 0, recipe.epochs - recipe.self_critical
+        if self.self_critical:  # both begin anew
+            before, epochs = epochs, recipe.self_critical
+            rate = recipe.self_critical_rate
+        done, now = (self.epoch - before + (self.step + after) / self.steps for after in (0, 1))
         risen = min(1.0, now / recipe.warm_up) if recipe.warm_up else 1.0
-        fallen = max(0.0, 1 - done / recipe.epochs) if recipe.decay else 1.0
-        return recipe.learning_rate * risen * fallen
+        fallen = max(0.0, 1 - done / epochs) if recipe.decay else 1.0
+        return rate * risen * fallen
+
+    def _sharpen(self) -> None:
+        """What stands at the start of self-critical training. Captions that are drawn from a model
+        with dropout are poor, and little can be learned from them: all logits grow, so that the
+        likelier words become much likelier. And Adam forgets the gradients of another loss."""
+        self.parameters["token_logits"][...] /= self.recipe.temperature
+        self.adam.m[...] = 0
+        self.adam.v[...] = 0
+        self.adam.t = 0
 
     @QUIET
     def _call(self, method: str, *job):
-        """What a worker does: one of the next three, with one BLAS thread."""
+        """What a worker does: one of the next four, with one BLAS thread."""
         with self.blas.limit(limits=1, user_api="blas"):
             return getattr(self, method)(*job)
 
@@ -158,6 +194,31 @@ class Trainer:
         )
         backward(self.gradients[k])
         return float(loss)
+
+    def _reinforce(self, k: int, share: Photos, index: dict, counts: dict, place: tuple) -> float:
+        """Worker k's part of the mean reward, with a minus, and of the gradients. (See
+        `_differentiate`.) Each photo's captions are drawn and learned with the same features
+        dropped, and nothing else: so the words' probabilities are those that they were drawn by."""
+        critic, captions = self.critic, index["captions"]
+        if critic is None:
+            raise ValueError("self-critical epochs need a Critic")
+        features = share.features
+        if self.recipe.dropout:
+            shape = counts["captions"], features.shape[1]
+            mask = draw_mask(self.stream(MASKS, *place), shape, self.recipe.dropout)
+            features = features * mask[captions]
+        rng = self.stream(SAMPLE, *place)
+        rng.random((captions[0] * critic.samples, critic.rules.max_words))  # other workers' share
+        features = to_device(features, self.xp)
+        batch, rewards = critic.batch(self.parameters, features, share.photos, rng)
+        divisor = counts["captions"] * critic.samples
+        self.scratch[k].reset()
+        empty = self.scratch[k].empty if self.xp is numpy else None
+        loss, backward = caption_loss(
+            self.parameters, batch_on(batch, self.xp), divisor, empty=empty
+        )
+        backward(self.gradients[k])
+        return -float(rewards.sum()) / divisor if math.isfinite(loss) else float(loss)
 
     def _add(self, k: int, count: int) -> list[float]:
         """The sum of `count` workers' gradients: worker k's share of the blocks."""

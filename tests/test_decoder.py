@@ -317,6 +317,27 @@ def test_initialise_is_tensorflows():
     assert p["lstm"].shape == (300 + 100 + 1, 1200)
 
 
+def test_initialise_with_a_quieter_photo_and_frequencies():
+    """Only the kernels that see the photo are smaller, and only the last bias is not 0."""
+    counts = numpy.arange(1.0, 51)
+    for widths in ({}, {"image_bottleneck": 0}, {"photo": "always"}):
+        sizes = Sizes(vocabulary=50, feature=64, **widths)
+        usual = initialise(sizes, numpy.random.default_rng(0))
+        other = initialise(sizes, numpy.random.default_rng(0), photo_gain=0.5, frequencies=counts)
+        assert numpy.allclose(numpy.exp(other["token_logits"][-1]), counts / counts.sum())
+        other["token_logits"][-1] = 0
+        quiet = {name for name in usual if (usual[name] != other[name]).any()}
+        first = "img_embed_bottleneck_to_h0" if widths.get("image_bottleneck") == 0 else None
+        expected = {first or "img_embed_to_bottleneck"}
+        if "photo" in widths:
+            expected.add("lstm")
+            assert (usual["lstm"][64:] == other["lstm"][64:]).all()
+            assert numpy.allclose(usual["lstm"][:64], 2 * other["lstm"][:64])
+        assert quiet == expected
+        layer = first or "img_embed_to_bottleneck"
+        assert numpy.allclose(usual[layer], 2 * other[layer])
+
+
 # PyTorch as an oracle
 
 

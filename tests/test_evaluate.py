@@ -152,12 +152,16 @@ def test_how_captions_are_written_and_by_how_many(command, run, tmp_path):
     """A model beside itself writes what it writes alone; other settings, other captions."""
     folder, _ = run
     found = []
-    for words in ([], [f"--ensemble={folder / MODEL}"], ["--beams=1", "--beginning=blue blue"]):
+    for words in (
+        [],
+        [f"--ensemble={folder / MODEL}"],
+        ["--beams=1", "--alpha=0", "--beginning=blue blue"],
+    ):
         status, text, _ = command(folder / MODEL, *words, f"--out={tmp_path}")
         assert status == 0
         found.append(json.loads((tmp_path / CAPTIONS).read_text()))
     assert found[0] == found[1] != found[2]
-    assert "beams 1, alpha 1.0, beginning blue blue" in text
+    assert "writing   beams 1, alpha 0.0, beginning blue blue\n" in text
     assert all(entry["caption"].startswith("blue blue") for entry in found[2])
 
 
@@ -280,7 +284,7 @@ def test_scenes_are_judged_by_their_truth(command, tmp_path):
     assert told["results"]["BLEU-1"] == pytest.approx(1)
     assert told["results"]["true"] > 0.5 > 0.1 > told["shuffled features"]["true"]
     report = (tmp_path / "evaluation" / REPORT).read_text()
-    assert report.count("<img") == 4 and 'class="true"' in report
+    assert report.count("<img") == 4 and 'class="right"' in report
 
 
 def test_a_full_disk_leaves_what_was_there(command, run, results, monkeypatch):

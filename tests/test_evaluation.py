@@ -202,4 +202,7 @@ def test_the_same_encoder_in_another_precision_is_the_same():
 def test_the_manner_of_writing_in_words():
     assert manner(asdict(Writing(beams=4, alpha=0.7))) == "beams 4, alpha 0.7"
     drawn = asdict(Writing(temperature=1.0, top_p=0.9))
-    assert manner(drawn) == f"beams {drawn['beams']}, alpha 1.0, temperature 1.0, top-p 0.9"
+    assert (
+        manner(drawn)
+        == f"beams {drawn['beams']}, alpha {drawn['alpha']}, temperature 1.0, top-p 0.9"
+    )

@@ -12,7 +12,9 @@ import pytest
 from minicap import checkpoint
 from minicap.errors import UserError
 from minicap.model import Model
+from minicap.report import write_report
 from minicap.run import METRICS, MODEL, RUN, Interrupted, Run, interruptible, new_folder
+from minicap.self_critical import Critic
 from minicap.trainer import Diverged, Trainer
 from tests.tiny import dataset, recipe, sizes
 
@@ -256,3 +258,21 @@ def test_new_folders(tmp_path, monkeypatch):
     for path in (tmp_path / "file", tmp_path / "file/inside"):
         with pytest.raises(UserError, match="file"):
             new_folder(path, "scenes")
+
+
+def test_a_self_critical_run_keeps_the_epoch_of_the_greatest_cider(tmp_path):
+    """Rewards where losses stood, dev CIDEr-D in each line, and the best by it."""
+    of = recipe(epochs=4, self_critical=2, samples=2, choose="cider", learning_rate=0.02)
+    data = dataset(tmp_path / "data", of)
+    critic = Critic(data.splits["train"], data.vocabulary, of.max_len, of.samples, 0.0)
+    run = Run(tmp_path, Trainer(of, sizes(data), 0, critic=critic), data, {})
+    told = []
+    run.fit(told.append)
+    history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert ["train_reward" in line for line in history] == [False, False, True, True]
+    assert all(("train_loss" in line) != ("train_reward" in line) for line in history)
+    found = [line["dev_cider"] for line in history]
+    assert run.progress.best_epoch == found.index(max(found)) + 1
+    assert "train reward" in told[-4] and "photos/s" in told[-4] and "dev CIDEr-D" in told[-4]
+    assert (tmp_path / "model.safetensors").exists()
+    assert write_report(tmp_path, run.progress.history, []) == [tmp_path / "loss.png"]

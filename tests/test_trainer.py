@@ -10,6 +10,7 @@ from minicap import checkpoint, workers
 from minicap import trainer as module
 from minicap.data.batches import pack
 from minicap.decoder import caption_loss
+from minicap.self_critical import Critic
 from minicap.trainer import Diverged, Trainer, one_caption_each
 from tests.tiny import dataset, recipe, sizes
 
@@ -324,3 +325,65 @@ def test_adam_takes_the_step_size_of_the_schedule(data):
         run.train_step(batch)
         moved = numpy.abs(run.parameters.flat - before)
         assert numpy.isclose(moved.max(), 0.01, rtol=1e-2)
+
+
+# Self-critical epochs
+
+
+CRITICAL = {"epochs": 3, "self_critical": 2, "samples": 3, "batch_size": 9, "temperature": 0.5}
+
+
+def critical(data, threads=1, **changes):
+    of = recipe(**(CRITICAL | {"dropout": 0.3, "decay": True} | changes))
+    critic = Critic(data.splits["train"], data.vocabulary, of.max_len, of.samples, 1.0)
+    return Trainer(of, sizes(data), 0, threads, critic=critic)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("stop", [4, 5, 6, 9])
+def test_self_critical_epochs_stop_and_resume_bit_for_bit(data, threads, stop):
+    """Before, at and after the step in which they begin."""
+    split = data.splits["train"]
+    whole = critical(data, threads)
+    supervised = whole.steps_per_epoch(split)
+    assert supervised == 4 < stop + 2
+    expected = steps(whole, split, 11)
+    first, second = critical(data, threads), critical(data, threads)
+    losses = steps(first, split, stop)
+    arrays, place = first.state()
+    second.restore({name: array.copy() for name, array in arrays.items()}, place)
+    losses += steps(second, split, 11 - stop)
+    assert losses == expected and expected[0] > 0 > expected[-1]
+    assert_same(second, whole)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_workers_draw_the_same_captions(data, threads):
+    """Whatever their number, the first rewards are the same, and so is the update, nearly."""
+    one, many = critical(data), critical(data, threads)
+    for run in one, many:
+        run.epoch = 1
+    found = [steps(run, data.splits["train"], 1)[0] for run in (one, many)]
+    assert math.isclose(*found, rel_tol=1e-6)
+    assert numpy.allclose(one.parameters.flat, many.parameters.flat, rtol=0, atol=1e-5)
+
+
+def test_logits_are_sharpened_once_and_adam_begins_anew(data):
+    run = critical(data, self_critical_rate=1e-12)
+    split = data.splits["train"]
+    steps(run, split, run.steps_per_epoch(split))
+    before = run.parameters["token_logits"].copy()
+    assert run.adam.t == 4
+    for _ in range(2):
+        steps(run, split, 2)
+        assert numpy.allclose(run.parameters["token_logits"], before / 0.5, rtol=1e-4)
+    assert run.epoch >= 1 and run.adam.t == 4  # of its own
+
+
+def test_praised_captions_grow_likelier(data):
+    """With the number of words as the reward, captions grow longer."""
+    run = critical(data, self_critical_rate=0.01, epochs=41, self_critical=40, temperature=1.0)
+    run.critic.reward = lambda photo, ids: float(len(ids))
+    run.epoch = 1
+    rewards = [-loss for loss in steps(run, data.splits["train"], 60)]
+    assert numpy.mean(rewards[-10:]) > 1.3 * numpy.mean(rewards[:10])

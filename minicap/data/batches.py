@@ -20,6 +20,7 @@ class Batch:
     captions: numpy.ndarray  # (R,) which caption each input belongs to
     targets: numpy.ndarray  # (R,) the word that follows each input
     sizes: list[int]  # how many captions are still going at each step; the sum is R
+    weights: numpy.ndarray | None = None  # (R,) what each word's loss counts; None: 1
 
     @property
     def counts(self) -> dict[str, int]:
@@ -54,16 +55,42 @@ class Batch:
                 self.captions[rows] - captions[0],
                 self.targets[rows],
                 going[: lengths[captions[0]], own].sum(axis=1).tolist(),
+                None if self.weights is None else self.weights[rows],
             )
             index = {"captions": captions, "words": numpy.flatnonzero(used), "rows": rows}
             yield share, index
 
 
-def pack(features: numpy.ndarray, ids: numpy.ndarray, lengths: numpy.ndarray) -> Batch:
+@dataclass(frozen=True)
+class Photos:
+    """N photos that the model writes captions of itself, to learn from."""
+
+    features: numpy.ndarray  # (N, F) float32
+    photos: numpy.ndarray  # (N,) their rows in the split
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """N, as Batch has it."""
+        return {"captions": len(self.photos)}
+
+    def split(self, workers: int) -> Iterator[tuple["Photos", dict[str, numpy.ndarray]]]:
+        """As many to each worker; yields as Batch.split."""
+        for rows in numpy.array_split(numpy.arange(len(self.photos)), workers):
+            if len(rows):
+                yield Photos(self.features[rows], self.photos[rows]), {"captions": rows}
+
+
+def pack(
+    features: numpy.ndarray,
+    ids: numpy.ndarray,
+    lengths: numpy.ndarray,
+    weights: numpy.ndarray | None = None,
+) -> Batch:
     """Pack N captions.
 
     features: (N, F); ids: (N, at least max(lengths)) word ids, what is beyond a caption's length
-    is not looked at; lengths: (N,) each 2 or more: #START# and at least one word to predict.
+    is not looked at; lengths: (N,) each 2 or more: #START# and at least one word to predict;
+    weights: (N,) what each caption counts, or None.
     Ids are checked where captions become ids (minicap.data.captions), not at every step.
     """
     if lengths.min() < 2:
@@ -74,11 +101,13 @@ def pack(features: numpy.ndarray, ids: numpy.ndarray, lengths: numpy.ndarray) ->
     going = numpy.arange(steps)[:, None] < predicted  # (steps, N)
     by_step = ids[order].T
     words, positions = numpy.unique(by_step[:steps][going], return_inverse=True)
+    captions = numpy.nonzero(going)[1]
     return Batch(
         features[order],
         words,
         positions,
-        numpy.nonzero(going)[1],
+        captions,
         by_step[1 : steps + 1][going],
         going.sum(axis=1).tolist(),
+        None if weights is None else weights[order][captions],
     )

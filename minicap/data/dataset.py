@@ -111,6 +111,11 @@ class Split:
         """The captions `rows`, packed."""
         return pack(self.features[self.photo[rows]], self.ids[rows], self.lengths[rows])
 
+    def word_counts(self, vocabulary: int) -> numpy.ndarray:
+        """How often each word is one to predict, (V,), and 0.1 more: none is impossible."""
+        predicted = (numpy.arange(self.ids.shape[1]) < self.lengths[:, None])[:, 1:]
+        return numpy.bincount(self.ids[:, 1:][predicted], minlength=vocabulary) + 0.1
+
     def photo_captions(self) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Where each photo's captions start in `ids`, and how many there are: (P,), (P,).
         Captions lie in the photos' order."""

@@ -1,28 +1,37 @@
 """Writing captions for 1,000 pictures, greedily and with a beam of 3: minicap beside PyTorch.
 
     env -u OPENBLAS_CORETYPE python tests/benchmarks/generation.py [--beams 1 3] [--threads 2]
-        [--rounds 5] [--pictures 1000] [--json FILE]
+        [--rounds 5] [--pictures 1000] [--together 50] [--json FILE]
 
 minicap        Model.candidates, from features to captions with the log-probability of each word
-torch-batched  the same search: all hypotheses of a batch of pictures in one tensor, LSTMCell,
-               log-sum-exp and topk over the vocabulary, topk over a picture's candidates, gather;
-               it ends when all captions of the batch have ended
+torch-batched  the same search: all hypotheses of a batch of pictures (--together; all 1,000 at once
+               are slower) in one tensor, LSTMCell, log-sum-exp and topk over the vocabulary, topk
+               over a picture's candidates, gather, until all captions of the batch have ended
 torch-one      the same code, one picture at a time (of the first 50 pictures)
 
 The course's sizes and 8,769 words; parameters are random, but for one unit of the LSTM, which
-counts the words that were written and tells #END#, so that captions have about 10 words. In
-turns, each in a process of its own, after a warm-up; prints captions per second. Whether PyTorch
-writes the same captions is checked: from the same float32 parameters a few in a thousand may
-differ, where two hypotheses are as good as each other to the last digits.
+counts the words that were written, and the last layer's weight from it to #END# and #END#'s bias,
+so that captions have about 10 words. In turns, each in a process of its own, after a warm-up;
+prints captions per second, and how many captions are the same as minicap's, word by word: from
+the same float32 parameters, only where two are as good as each other to the last digits may they
+differ.
 """
 
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy
 
-VOCABULARY, MAX_WORDS, ALPHA = 8769, 19, 1.0
+VOCABULARY, MAX_WORDS, ALPHA = 8769, 19, 0.7
 END, PAD, START, UNK = range(4)  # as in a sorted vocabulary
 ONE = 50  # pictures for what takes them one by one
+STRENGTH, BIAS = 10.0, -5.0  # how #END# listens: 10.5 words on average with beam 3, 9.6 greedily
 
 Captions = list[list[int]]
 
@@ -49,9 +58,6 @@ def parameters():
     p["token_logits"][0, END] = STRENGTH
     p["token_logits"][-1, END] = BIAS
     return sizes, p
-
-
-STRENGTH, BIAS = 20.0, -9.0
 
 
 def pictures(number: int):
@@ -149,3 +155,83 @@ def torch_search(beams: int, threads: int, together: int) -> Callable:
         return [caption for part in parts for caption in search(part)]
 
     return write
+
+
+WAYS: dict[str, Callable[[int, int, int], Callable]] = {
+    "minicap": lambda beams, threads, together: minicap(beams, threads),
+    "torch-batched": torch_search,
+    "torch-one": lambda beams, threads, together: torch_search(beams, threads, 1),
+}
+
+
+def measure(way: str, options) -> dict:
+    """Captions per second after a warm-up, median of some runs in this process; the captions."""
+    features = pictures(options.pictures)
+    if way == "torch-one":
+        features = features[:ONE]
+    write = WAYS[way](options.beams[0], options.threads, options.together)
+    write(features[:100])
+    rates = []
+    for _ in range(options.repeats):
+        began = time.perf_counter()
+        captions = write(features)
+        rates.append(len(features) / (time.perf_counter() - began))
+    return {"rate": statistics.median(rates), "captions": captions}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--beams", nargs="+", type=int, default=[1, 3])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--together", type=int, default=50)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one, options)))
+        return
+    results = {}
+    for beams in options.beams:
+        runs: dict[str, list[dict]] = {way: [] for way in options.ways}
+        for _ in range(options.rounds):
+            for way, found in runs.items():
+                command = [sys.executable, __file__, "--one", way, "--beams", str(beams)]
+                for name in ("threads", "pictures", "repeats", "together"):
+                    command += [f"--{name}", str(vars(options)[name])]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                found.append(json.loads(done.stdout.splitlines()[-1]))
+        results[f"beams {beams}"] = table(beams, runs, options)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+def table(beams: int, runs: dict[str, list[dict]], options) -> dict:
+    """Print one beam's figures, and return them."""
+    first = next(iter(runs.values()))[0]["captions"]
+    lengths = [len(caption) for caption in first]
+    print(
+        f"beam {beams}: {options.pictures} pictures, {options.threads} threads, "
+        f"{options.rounds} rounds in turns; {statistics.mean(lengths):.1f} words on average, "
+        f"{min(lengths)} to {max(lengths)}, {len(set(map(tuple, first)))} different captions"
+    )
+    print(f"{'':16}{'captions/s':>12}{'best':>8}{'ratio':>8}{'same captions':>18}")
+    figures = {}
+    for way, found in runs.items():
+        rates = [run["rate"] for run in found]
+        captions = found[0]["captions"]
+        same = sum(a == b for a, b in zip(first, captions, strict=False))
+        figures[way] = {"median": statistics.median(rates), "rates": rates, "same": same}
+        ratio = next(iter(figures.values()))["median"] / figures[way]["median"]
+        print(
+            f"{way:16}{figures[way]['median']:12.0f}{max(rates):8.0f}{ratio:8.2f}"
+            f"{same:10} of {len(captions)}"
+        )
+    return figures
+
+
+if __name__ == "__main__":
+    main()
