@@ -291,7 +291,7 @@ def packing() -> Picture:
 
 ROOMS = {  # room -> its modules, without "minicap." (a package stands for all that is in it)
     "commands": "train encode caption evaluate export download scenes gradcheck encoder.calibrate",
-    "training, judging": "run trainer workers outcome report recipes "
+    "training, judging": "run trainer workers self_critical outcome report recipes "
     "evaluation floors metrics truth gallery page markup svg java",
     "captioner": "captioner",
     "model": "model checkpoint",
