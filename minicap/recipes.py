@@ -169,7 +169,7 @@ RECIPES = {
         embedding=200,
         logit_bottleneck=0,
         word_range=1.0,
-        photo_gain=0.5,
+        photo_gain=0.1,
         log_frequencies=True,
     ),
     # The shipped scenes, in about two minutes. What tells a sheep from a car lies in directions of

@@ -35,13 +35,14 @@ from pathlib import Path
 
 import numpy
 
-# vocabulary, batch, and the decoder's widths: feature, image bottleneck, hidden, embedding, logits
+# vocabulary, batch, and the decoder's widths: feature, image bottleneck, hidden, embedding, logit
+# bottleneck; 0: none
 WORKS = {
     "coco": (8769, 64, (2048, 120, 300, 100, 120)),
     "flickr8k": (2539, 64, (2048, 120, 300, 100, 120)),
     "batch256": (8769, 256, (2048, 120, 300, 100, 120)),
     "batch1024": (8769, 1024, (2048, 120, 300, 100, 120)),
-    "large": (8769, 64, (2048, 512, 512, 512, 512)),
+    "large": (8769, 64, (2048, 0, 512, 512, 0)),
 }
 PAD, START, END = 0, 1, 2
 
@@ -71,8 +72,10 @@ def operations(work: str, batches) -> float:
     that backward (the image's first layer needs no gradient of its input)."""
     vocabulary, size, (feature, image, hidden, embedding, logits) = WORKS[work]
     rows = numpy.mean([(lengths - 1).sum() for *_, lengths in batches])
-    per_row = (hidden + embedding) * 4 * hidden + hidden * logits + logits * vocabulary
-    return 2 * (3 * rows * per_row + size * (2 * feature * image + 3 * image * hidden))
+    per_row = (hidden + embedding) * 4 * hidden + hidden * logits
+    per_row += (logits or hidden) * vocabulary
+    photo = 2 * feature * image + 3 * image * hidden if image else 2 * feature * hidden
+    return 2 * (3 * rows * per_row + size * photo)
 
 
 def minicap(work: str, threads: int, device: str) -> Callable:
@@ -101,13 +104,15 @@ def torch_way(work: str, threads: int, device: str, way: str) -> Callable:
     class Decoder(nn.Module):
         def __init__(self):
             super().__init__()
-            self.bottleneck, self.h0 = nn.Linear(feature, image), nn.Linear(image, hidden)
+            self.bottleneck = nn.Sequential(nn.Linear(feature, image), nn.ELU()) if image else None
+            self.h0 = nn.Linear(image or feature, hidden)
             self.embed = nn.Embedding(vocabulary, embedding)
             self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
-            self.narrow, self.logits = nn.Linear(hidden, logits), nn.Linear(logits, vocabulary)
+            self.narrow = nn.Sequential(nn.Linear(hidden, logits), nn.ELU()) if logits else None
+            self.logits = nn.Linear(logits or hidden, vocabulary)
 
         def forward(self, features, ids, targets, lengths, real):
-            x = functional.elu(self.bottleneck(features))
+            x = self.bottleneck(features) if self.bottleneck else features
             h0 = functional.elu(self.h0(x))[None]
             x = self.embed(ids)
             if way == "best":
@@ -125,7 +130,7 @@ def torch_way(work: str, threads: int, device: str, way: str) -> Callable:
                 if real is not None:
                     h = h.flatten(0, 1)[real]
                     targets = targets.flatten()[real]
-            y = self.logits(functional.elu(self.narrow(h)))
+            y = self.logits(self.narrow(h) if self.narrow else h)
             return functional.cross_entropy(
                 y.flatten(0, -2), targets.flatten(), ignore_index=PAD if way == "seed" else -100
             )
@@ -158,10 +163,13 @@ def tensorflow(work: str, threads: int, device: str) -> Callable:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     vocabulary, _, (feature, image, hidden, embedding, logits) = WORKS[work]
     layers = tf.keras.layers
-    bottleneck, first = layers.Dense(image, "elu"), layers.Dense(hidden, "elu")
+    same = layers.Identity()
+    bottleneck = layers.Dense(image, "elu") if image else same
+    first = layers.Dense(hidden, "elu")
     embed = layers.Embedding(vocabulary, embedding)
     lstm = layers.LSTM(hidden, return_sequences=True)
-    narrow, wide = layers.Dense(logits, "elu"), layers.Dense(vocabulary)
+    narrow = layers.Dense(logits, "elu") if logits else same
+    wide = layers.Dense(vocabulary)
     adam = tf.keras.optimizers.Adam(1e-3, global_clipnorm=5.0)
 
     @tf.function(
