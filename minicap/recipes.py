@@ -150,14 +150,14 @@ RECIPES = {
     ),
     # The best that was found for Flickr8k (docs/better-captions.md): tuned on dev.
     "best": Recipe(
-        epochs=8,
+        epochs=11,
         patience=0,
         choose="cider",
         batch_size=128,
         learning_rate=2e-3,
         warm_up=0.2,
         decay=True,
-        self_critical=2,
+        self_critical=5,
         reward_bleu=1.0,
         dropout=0.5,
         dropout_words=0.3,

@@ -23,17 +23,23 @@ import numpy
 WRITERS = ("minicap", "torch-packed", "torch-as-the-seed")
 
 
-def load(folder: Path, max_len: int = 22):
-    """The data set of both, by minicap's reader."""
-    from minicap.data.dataset import DataFiles, load_dataset
+def data_files(folder: Path):
+    """The folder's captions, features and splits."""
+    from minicap.data.dataset import DataFiles
 
-    files = DataFiles(
+    return DataFiles(
         folder / "Flickr8k.token.txt",
         folder / "mobilenetv2_features.npz",
         folder / "Flickr_8k.trainImages.txt",
         folder / "Flickr_8k.devImages.txt",
     )
-    return load_dataset(files, min_count=5, max_len=max_len, standardise=False)
+
+
+def load(folder: Path, max_len: int = 22):
+    """The data set of both, by minicap's reader."""
+    from minicap.data.dataset import load_dataset
+
+    return load_dataset(data_files(folder), min_count=5, max_len=max_len, standardise=False)
 
 
 def minicap_epoch(dataset, threads: int) -> tuple[float, float]:
