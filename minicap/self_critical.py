@@ -4,7 +4,7 @@ them grows likelier.
 The loss of a drawn caption is -(r - b) sum log p, where r is its reward and b the mean reward of
 the photo's other drawn captions: the leave-one-out baseline (Kool et al. 2019), which does not
 depend on the caption itself, and so leaves the gradient's mean as it is. That is the loss of
-training with the weight r - b for each word; docs/calculus.md derives it.
+training with the weight r - b for each word; docs/walkthrough/13-better.md derives it.
 """
 
 import math

@@ -8,5 +8,5 @@ A layer is a function that returns its output and the function that walks back:
 What the way back needs, it closes over. In each forward pass the lines are numbered, and each
 line of the backward pass names the number that it differentiates ("from 2"). `out=` tells a
 backward pass where to put the gradient of its parameters. The derivations are in
-docs/calculus.md; docs/gradient-checks.md shows how we know that they are right.
+docs/walkthrough, chapters 4 to 9; chapter 8 shows how we know that they are right.
 """

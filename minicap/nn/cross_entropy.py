@@ -57,7 +57,7 @@ def project_cross_entropy(
 
     # Shifting by each row's greatest logit changes nothing but what overflows. It takes two more
     # passes over the logits: on a CPU, only if it must be. (A GPU would have to wait to know.)
-    with numpy.errstate(over="ignore"):
+    with numpy.errstate(over="ignore", invalid="ignore"):
         target_logits, shift = exponentials(shifted=xp is not numpy or hits is not None)
     if xp is numpy and not ((s.real > 1e-30) & (s.real < 1e30)).all():
         target_logits, shift = exponentials(shifted=True)
