@@ -103,7 +103,7 @@ class Recipe:
             ),
             (
                 "samples",
-                2 <= self.samples <= self.batch_size or not self.self_critical,
+                2 <= self.samples <= (self.batch_size if self.self_critical else math.inf),
                 "2 or more, and no more than the batch size",
             ),
             ("temperature", 0 < self.temperature < math.inf, "greater than 0, and finite"),

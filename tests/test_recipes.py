@@ -27,6 +27,20 @@ def test_adam_and_widths_are_the_course_s(name):
     assert r.min_count == 5
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_makes_sense(name):
+    RECIPES[name].check()
+
+
+def test_the_best_recipe_s_outline():
+    """What docs/better-captions.md says of it."""
+    best = RECIPES["best"]
+    assert (best.photo, best.standardise, best.log_frequencies) == ("always", True, True)
+    assert (best.image_bottleneck, best.logit_bottleneck) == (0, 0)
+    assert (best.epochs, best.self_critical, best.samples, best.temperature) == (11, 5, 5, 0.4)
+    assert best.choose == "cider" and best.photo_gain == 0.1 and best.reward_bleu == 1
+
+
 def test_flickr8k_is_the_reference_run_s(real_data):
     """Held against the file that the reference run left."""
     path = real_data.parent / "reference/pytorch_flickr8k.json"

@@ -116,6 +116,17 @@ def test_recipes_and_single_settings(command, out):
     assert "dropout 0.0" in text and "clip_norm 0.0" in text
 
 
+def test_the_best_recipe_from_end_to_end(command, out):
+    """Supervised, then self-critical epochs, a model that is chosen by CIDEr-D, and writes."""
+    more = ("--recipe=best", "--epochs=3", "--self-critical=1", "--samples=2", "--threads=2")
+    status, text, _ = command(f"--out={out}", *more)
+    assert status == 0 and "train loss" in text and "train reward" in text
+    lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    best = max(lines, key=lambda line: line["dev_cider"])
+    assert f"of epoch {best['epoch']};" in text
+    assert Model.load(out / MODEL).sizes.photo == "always"
+
+
 def test_early_stop(command, out):
     """A learning rate that is too large for this: dev loss rises soon."""
     status, _, _ = command(
@@ -246,6 +257,14 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--beta1=1",
         "--beta2=-0.1",
         "--epsilon=0",
+        "--self-critical=2",  # all of them
+        "--samples=1",
+        "--temperature=0",
+        "--self-critical-rate=0",
+        "--reward-bleu=-1",
+        "--warm-up=-1",
+        "--photo-gain=0",
+        "--dropout-words=1",
         "--dropout=1",
         "--dropout=-0.1",
         "--dropout=nan",
