@@ -90,7 +90,8 @@ class Trainer:
     @property
     def self_critical(self) -> bool:
         """Is this one of the epochs in which the model learns from captions of its own?"""
-        return self.epoch >= self.recipe.epochs - self.recipe.self_critical
+        last = self.recipe.self_critical
+        return last > 0 and self.epoch >= self.recipe.epochs - last
 
     def steps_per_epoch(self, split: Split) -> int:
         """Batches in the current epoch."""
