@@ -175,14 +175,19 @@ RECIPES = {
     # The shipped scenes, in about two minutes. What tells a sheep from a car lies in directions of
     # the random network's features that vary little: whitening makes them as loud as the rest.
     "scenes": Recipe(
-        epochs=18,
+        epochs=16,
         patience=4,
-        dropout=0.2,
+        learning_rate=2e-3,
+        warm_up=0.5,
+        decay=True,
+        dropout=0.4,
         dropout_words=0.2,
         clip_norm=5.0,
-        learning_rate=2e-3,
         components=400,
-        image_bottleneck=300,
+        photo="always",
+        image_bottleneck=0,
         word_range=1.0,
+        photo_gain=0.1,
+        log_frequencies=True,
     ),
 }

@@ -25,7 +25,7 @@ from minicap.data.batches import pack
 from minicap.recipes import RECIPES
 from minicap.trainer import Trainer
 
-LAYERS = ("first_state", "embedding", "dense", "lstm", "project_cross_entropy")
+LAYERS = ("embedding", "dense", "lstm", "project_cross_entropy")
 
 
 def timed(name: str, layer, seconds):
@@ -75,7 +75,6 @@ def main() -> None:
         ways = (1e3 * statistics.median(rounds[name, way]) for way in ("forward", "back"))
         print(f"{name:24}{''.join(f'{ms:9.2f}' for ms in ways)}")
     print(f"{'together':24}{1e3 * statistics.median(rounds['all', '']):18.2f}")
-    print("(first_state is two dense layers, which are counted among `dense` too)")
     trainer = Trainer(recipe, sizes, 0, options.threads)
     steps = []
     for batch in options.rounds * batches:
