@@ -13,6 +13,9 @@ def run(command: Callable[[], int | None]) -> None:
     except UserError as error:
         print("error:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(1)
+    except MemoryError as error:
+        print(f"error: not enough memory ({error}): choose smaller sizes", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -56,7 +56,10 @@ class Workers:
             found += [helper.recv() for helper in busy]
         except (EOFError, OSError) as error:
             self.stop()
-            raise UserError("a worker process was killed (out of memory?)") from error
+            raise UserError(
+                "a worker process was killed (out of memory?): go on with --resume, or "
+                "start again with fewer --threads"
+            ) from error
         except BaseException:
             self.stop()  # answers are still under way, and nobody will wait for them
             raise

@@ -1,5 +1,6 @@
 """What all commands share: how they end."""
 
+import numpy
 import pytest
 
 from minicap import commands
@@ -32,6 +33,11 @@ def test_a_user_s_error_is_one_line(error, capsys):
 
 def test_even_when_a_library_s_text_has_several(capsys):
     assert ends(raising(UserError("a\nb\r\nc")), capsys) == (1, "error: a b c\n")
+
+
+def test_too_large_a_model_is_one_line(capsys):
+    status, text = ends(lambda: numpy.empty(1 << 50) is None, capsys)
+    assert status == 1 and text.startswith("error: not enough memory (") and text.count("\n") == 1
 
 
 def test_ctrl_c_shows_no_traceback(capsys):

@@ -24,7 +24,8 @@ def project_cross_entropy(
     targets: (R,) integers in [0, V); weights: (R,), or None for 1; hits: None, or (R,) booleans
     that are filled in with whether the target was the likeliest word; empty: makes the array of
     logits (minicap.nn.scratch).
-    Returns the loss (0-d) and backward(dloss=1, out=None) -> dx (R, I), dWb (I + 1, V).
+    Returns the loss (0-d) and backward(dloss=1, out=None) -> dx (R, I), dWb (I + 1, V), which is
+    used once: it works in the memory of the logits.
 
     The softmax e / s is never formed: its rows are needed in two products only, and there it is
     cheaper to divide the rows of the small matrix by s than those of the one that is as wide as
