@@ -175,19 +175,14 @@ RECIPES = {
     # The shipped scenes, in about two minutes. What tells a sheep from a car lies in directions of
     # the random network's features that vary little: whitening makes them as loud as the rest.
     "scenes": Recipe(
-        epochs=16,
+        epochs=18,
         patience=4,
-        learning_rate=2e-3,
-        warm_up=0.5,
-        decay=True,
-        dropout=0.4,
+        dropout=0.2,
         dropout_words=0.2,
         clip_norm=5.0,
+        learning_rate=2e-3,
         components=400,
-        photo="always",
-        image_bottleneck=0,
+        image_bottleneck=300,
         word_range=1.0,
-        photo_gain=0.1,
-        log_frequencies=True,
     ),
 }

@@ -12,8 +12,10 @@ pytestmark = pytest.mark.gradcheck
 
 
 @pytest.mark.parametrize("mutant", BACKWARD + OTHER, ids=lambda mutant: mutant.name)
-def test_mutant_is_caught(mutant):
+def test_mutant_is_caught(mutant, monkeypatch):
     """The test passes, fails with the mutant, by an assertion and not by a crash, and passes."""
+    # Nobody reads why it fails; to find words for how two long lists differ takes pytest minutes.
+    monkeypatch.setattr("_pytest.assertion.util._reprcompare", None)
     mutant.caught_by()
     with planted(mutant), pytest.raises(AssertionError):
         mutant.caught_by()
