@@ -170,43 +170,43 @@ def test_nothing_but_hostile_photos_is_a_failure(tmp_path, onnx):
 
 # ---- kill -9 ------------------------------------------------------------------------------------
 
-SLOWLY = """
-import sys, time
-import onnx, onnxruntime, tqdm, tyro
+DYING = """
+import os, signal, sys, threading, time
 from minicap import commands, encode
 from minicap.encoder.session import Encoder
 
-whole = Encoder.encode
+batches, delay = int(sys.argv[1]), float(sys.argv[2])
+whole, begun = Encoder.encode, threading.Semaphore(batches)
 
 def slow(self, pixels):
+    if not begun.acquire(blocking=False):
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
     time.sleep(0.02)
     return whole(self, pixels)
 
 Encoder.encode = slow
-print("begins", flush=True)
-commands.run(lambda: encode.main(sys.argv[1:]))
+commands.run(lambda: encode.main(sys.argv[3:]))
 """
 
 
 def killed_again_and_again(photos, onnx, out, seed):
-    """Runs, each killed after a random time, until one comes to its end. Returns their number."""
-    words = map(str, [photos, "--encoder", onnx, "--out", out])
-    command = [sys.executable, "-c", SLOWLY, *words]
+    """Runs, each killed a random time after a random batch, until one comes to its end.
+
+    The batch makes sure that work is under way on a machine of any speed, the time that every
+    line of it may be the last. Returns the number of runs.
+    """
+    words = [str(word) for word in (photos, "--encoder", onnx, "--out", out, "--threads", 1)]
     chance, rounds = random.Random(seed), 0
     while True:
         rounds += 1
         assert rounds < 200, "no run gets on"
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
-        ) as process:
-            process.stdout.readline()  # the imports are done: what is killed is the work
-            time.sleep(chance.uniform(0, 0.4))
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-            process.wait()
-            if process.returncode == 0:
-                return rounds
-        assert process.returncode == -signal.SIGKILL
+        moment = [str(chance.randrange(12)), str(chance.uniform(0, 0.04))]
+        ended = subprocess.run(
+            [sys.executable, "-c", DYING, *moment, *words], capture_output=True, cwd=ROOT
+        ).returncode
+        if ended == 0:
+            return rounds
+        assert ended == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
