@@ -125,25 +125,21 @@ def dense_layers(
     return x, backward
 
 
-def caption_loss(
+def outputs(
     p: Mapping[str, Array],
     batch,
-    divisor: float | None = None,
     masks: Mapping[str, Array] | None = None,
-    hits: Array | None = None,
     empty: Callable | None = None,
 ) -> tuple[Array, Callable]:
-    """The cross-entropy of a batch of captions in nats, summed over its R words, each times its
-    weight if the batch has weights, and divided by `divisor` (default R: the mean over real words).
+    """All but the last layer, for each of a batch's R inputs.
 
     p: the parameters, by name; batch: the arrays of minicap.data.batches.Batch, where they lie;
-    masks: for dropout, from `draw_masks`, or None; hits: None, or (R,) booleans to fill in with
-    whether the likeliest word was right; empty: makes the large arrays (minicap.nn.scratch), which
-    last until `backward` has run.
-    Returns the loss (0-d) and backward(gradients), which fills in every gradient; used once.
+    masks: for dropout, from `draw_masks`, or None; empty: makes the large arrays
+    (minicap.nn.scratch), which last until `backward` has run.
+    Returns y (R, I), from which `token_logits` makes the next words' logits, and
+    backward(dy, gradients), which fills in every gradient but that of `token_logits`.
     """
     masks = masks or {}
-    divisor = batch.targets.shape[0] if divisor is None else divisor
     V, U, Wb, _ = lstm_parts(p)
     photo, _ = dropout(batch.features, masks.get("features"))
     h0, back_image = dense_layers(p, IMAGE_LAYERS, photo, masks)  # 1
@@ -158,13 +154,9 @@ def caption_loss(
     h, back_lstm = lstm(zx, h0, h0, U, batch.sizes, empty)  # 7
     y, back_bottleneck = dense_layers(p, WORD_LAYERS, h, masks)  # 8
     y, back_dropout_y = dropout(y, masks.get("token_logits"))  # 9
-    loss, back_loss = project_cross_entropy(
-        y, p["token_logits"], batch.targets, batch.weights, divisor, hits, empty
-    )  # 10
 
-    def backward(gradients: Mapping[str, Array]) -> None:
+    def backward(dy: Array, gradients: Mapping[str, Array]) -> None:
         dV, dU, dWb, _ = lstm_parts(gradients)
-        dy, _ = back_loss(out=gradients["token_logits"])  # from 10
         dy = back_dropout_y(dy)  # from 9
         dh = back_bottleneck(dy, gradients)  # from 8
         dzx, dh0, dc0, _ = back_lstm(dh, out=dU)  # from 7
@@ -177,6 +169,34 @@ def caption_loss(
         back_words(dx, out=gradients["word_embed"])  # from 2
         # h0 and c0 are the same numbers; nobody asks for the features' gradient.
         back_image(dh0 + dc0, gradients, need_dx=False)  # from 1
+
+    return y, backward
+
+
+def caption_loss(
+    p: Mapping[str, Array],
+    batch,
+    divisor: float | None = None,
+    masks: Mapping[str, Array] | None = None,
+    hits: Array | None = None,
+    empty: Callable | None = None,
+) -> tuple[Array, Callable]:
+    """The cross-entropy of a batch of captions in nats, summed over its R words, each times its
+    weight if the batch has weights, and divided by `divisor` (default R: the mean over real words).
+
+    p, batch, masks, empty: as in `outputs`; hits: None, or (R,) booleans to fill in with whether
+    the likeliest word was right.
+    Returns the loss (0-d) and backward(gradients), which fills in every gradient; used once.
+    """
+    divisor = batch.targets.shape[0] if divisor is None else divisor
+    y, back_outputs = outputs(p, batch, masks, empty)  # 1
+    loss, back_loss = project_cross_entropy(
+        y, p["token_logits"], batch.targets, batch.weights, divisor, hits, empty
+    )  # 2
+
+    def backward(gradients: Mapping[str, Array]) -> None:
+        dy, _ = back_loss(out=gradients["token_logits"])  # from 2
+        back_outputs(dy, gradients)  # from 1
 
     return loss, backward
 

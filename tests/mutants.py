@@ -56,7 +56,7 @@ def planted(mutant):
 DENSE, ELU = "nn.dense:dense", "nn.dense:elu"
 STEP, LSTM = "nn.lstm:lstm_step", "nn.lstm:lstm"
 LOSS = "nn.cross_entropy:project_cross_entropy"
-DECODER, ADAM = "decoder:caption_loss", "nn.adam:Adam.update"
+OUTPUTS, DECODER, ADAM = "decoder:outputs", "decoder:caption_loss", "nn.adam:Adam.update"
 BLOCKS, CLIP = "nn.adam:blocks", "nn.adam:clip_scale"
 SEARCH, BANS = "generate:_search", "generate:_bans"
 
@@ -310,28 +310,28 @@ BACKWARD = [
     ),
     Mutant(
         "decoder: each photo's gradient from its first word only",
-        DECODER,
+        OUTPUTS,
         "back_deal_photos(dzx)",
         "dzx[: len(photo)]",
         test_decoder.test_complex_step_of_a_photo_that_is_always_seen,
     ),
     Mutant(
         "decoder: dropout of the features only where they make h0",
-        DECODER,
+        OUTPUTS,
         "matmul(photo.T, ",
         "matmul(batch.features.T, ",
         test_decoder.test_complex_step_of_a_photo_that_is_always_seen,
     ),
     Mutant(
         "decoder: dh0 without dc0",
-        DECODER,
+        OUTPUTS,
         "back_image(dh0 + dc0, ",
         "back_image(dh0, ",
         test_decoder.test_complex_step_trained,
     ),
     Mutant(
         "decoder: dropout of the logit bottleneck only on the way forward",
-        DECODER,
+        OUTPUTS,
         "dy = back_dropout_y(dy)",
         "pass",
         test_decoder.test_complex_step_trained_with_dropout,
