@@ -1,6 +1,7 @@
 """Train a captioner: `python -m minicap.train` (by default on the shipped scenes)."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
 from dataclasses import dataclass, field
@@ -161,6 +162,10 @@ def main(arguments: list[str] | None = None) -> int | None:
     except Interrupted:
         print(f"stopped and saved; go on with: python -m minicap.train --resume {folder}")
         return 130
+    except UserError:
+        with contextlib.suppress(OSError):  # not empty: there is something to go on from
+            folder.rmdir()
+        raise
     finish(run, options, photos)
     return None
 

@@ -143,6 +143,17 @@ def test_a_way_forward_alone_is_half_of_it():
     assert judged == "half done" and "way back is still to do" in lines[0]
 
 
+def test_a_forgotten_return_is_named():
+    def silent(z):
+        def backward(dy):
+            dy * 2
+
+        return elu(z)[0], backward
+
+    judged, lines = report("elu", silent, grade)
+    assert judged == "wrong" and "backward returns nothing" in lines[1]
+
+
 def test_any_right_answer_will_do():
     """Not only minicap's: another way to write a sigmoid, even one that complex steps refuse."""
 

@@ -40,14 +40,12 @@ class Vocabulary:
         if ours == theirs:
             return None
 
-        def some(words: set[str]) -> str:
-            shown = ", ".join(sorted(words)[:5])
-            return f"{len(words)} ({shown}{', ...' if len(words) > 5 else ''})"
-
-        return (
-            f"{len(ours)} against {len(theirs)} words; "
-            f"only in the first: {some(ours - theirs)}; only in the second: {some(theirs - ours)}"
-        )
+        parts = [f"{len(ours)} against {len(theirs)} words"]
+        for place, words in ("first", ours - theirs), ("second", theirs - ours):
+            if words:
+                shown = ", ".join(sorted(words)[:5]) + (", ..." if len(words) > 5 else "")
+                parts.append(f"only in the {place}: {len(words)} ({shown})")
+        return "; ".join(parts)
 
     def encode(self, captions: Sequence[str], max_len: int) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Captions as ids: #START#, the words, #END#, cut at `max_len` ids, #END# included.

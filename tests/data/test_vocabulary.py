@@ -79,6 +79,7 @@ def test_difference_says_what_differs():
     text = ours.difference(theirs)
     assert "6 against 11" in text and "1 (b)" in text and "6 (c, d, e, f, g, ...)" in text
     assert "\n" not in text
+    assert Vocabulary(["a"]).difference(ours) == "5 against 6 words; only in the second: 1 (b)"
 
 
 def test_flickr8k_has_the_known_number_of_words(real_data):
