@@ -1,5 +1,6 @@
 """The drawn scenes: `python -m minicap.scenes` makes the shipped data set, pictures, or a probe."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,9 +57,13 @@ def main(arguments: list[str] | None = None) -> None:
             save_png(draw(drawn[name]), options.pictures / name)
         print(f"pictures in {options.pictures}")
     if options.probe:
-        for attribute, right in probe().items():
+        dev = shipped_split("dev")
+        found = probe(shipped_features(dev), [*dev.values()])
+        for attribute, right in found.items():
             chance = 1 / len(ATTRIBUTES[attribute])
-            print(f"{attribute:10} {right:6.1%}  of {len(ATTRIBUTES[attribute])} ({chance:.0%})")
+            values = f"of {len(ATTRIBUTES[attribute])} ({chance:.0%})"
+            print(f"{attribute:10} {right.mean():6.1%}  {values}")
+        print(f"{'all eight':10} {numpy.all([*found.values()], axis=0).mean():6.1%}")
 
 
 def make_data_set(folder: Path, seed: int) -> None:
@@ -89,6 +94,13 @@ def make_data_set(folder: Path, seed: int) -> None:
     print(f"{len(scenes):,} pictures with {len(lines):,} captions in {folder}")
 
 
+def shipped_features(names: Iterable[str]) -> numpy.ndarray:
+    """The features of pictures of the shipped data set, (N, F)."""
+    features = read_features(shipped_scenes() / "features.npz")
+    row = {name: number for number, name in enumerate(features.names)}
+    return features.array[[row[name] for name in names]]
+
+
 def shipped_split(split: str) -> dict[str, Scene]:
     """The scenes of a split of the shipped data set, by name."""
     folder = shipped_scenes()
@@ -97,30 +109,27 @@ def shipped_split(split: str) -> dict[str, Scene]:
     return {name: scenes[name] for name in names}
 
 
-def probe(ridge: float = 1.0) -> dict[str, float]:
-    """The share of dev scenes whose attribute a linear probe gets right, for each attribute.
+def probe(asked: numpy.ndarray, scenes: Sequence[Scene], ridge: float = 1.0) -> dict:
+    """Whether a linear probe reads each attribute right from features: (N,) booleans for each.
 
-    Ridge regression from the standardised features to one column for each value, fitted on train;
-    the greatest column wins. Dev has combinations that train has not, so this is also what a
-    captioner can hope for.
+    Ridge regression from the standardised features to one column for each value, fitted on the
+    shipped train split; the greatest column wins. asked: (N, F), the features of N `scenes`.
     """
-    features = read_features(shipped_scenes() / "features.npz")
-    row = {name: number for number, name in enumerate(features.names)}
-    train, dev = shipped_split("train"), shipped_split("dev")
-    known = features.array[[row[name] for name in train]]
+    train = shipped_split("train")
+    known = shipped_features(train)
     scaling = Scaling.of(known)
-    x, asked = scaling(known), scaling(features.array[[row[name] for name in dev]])
-    weights = asked @ numpy.linalg.solve(x.T @ x + ridge * numpy.eye(x.shape[1]), x.T)
+    x = scaling(known)
+    weights = scaling(asked) @ numpy.linalg.solve(x.T @ x + ridge * numpy.eye(x.shape[1]), x.T)
     found = {}
     for attribute, values in ATTRIBUTES.items():
-        values_of = [
-            numpy.array([values.index(getattr(scene, attribute)) for scene in scenes.values()])
-            for scenes in (train, dev)
-        ]
-        one_hot = numpy.eye(len(values))[values_of[0]]
+        known_values, asked_values = (
+            numpy.array([values.index(getattr(scene, attribute)) for scene in some])
+            for some in (train.values(), scenes)
+        )
+        one_hot = numpy.eye(len(values))[known_values]
         mean = one_hot.mean(axis=0)
         guess = (weights @ (one_hot - mean) + mean).argmax(axis=1)
-        found[attribute] = float((guess == values_of[1]).mean())
+        found[attribute] = guess == asked_values
     return found
 
 

@@ -1,0 +1,71 @@
+"""Why are captions of the dev scenes wrong: the features, or what training never shows?
+
+    python tests/benchmarks/unseen_combinations.py MODEL... [--count 300] [--seed 1]
+
+Each dev scene holds a pair (kind and colour, ground or companion) that no training scene has. They
+are held against new scenes, drawn and encoded now, whose pairs all occur in train: how often a
+linear probe reads all eight attributes from the features, and how often a caption of each model is
+true. Needs onnxruntime.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy
+
+from minicap.data.scenes import ATTRIBUTES, HELD_OUT_REST, Scene, sample_splits
+from minicap.data.scenes.drawing import draw
+from minicap.encoder.session import seeded_encoder
+from minicap.model import Model
+from minicap.scenes import probe, shipped_features, shipped_split
+from minicap.truth import truths
+
+
+def described(scene: Scene) -> tuple:
+    """All that a caption could tell of it."""
+    return tuple(getattr(scene, name) for name in ATTRIBUTES)
+
+
+def new_scenes(count: int, seed: int) -> list[Scene]:
+    """Scenes that could be train's and are not."""
+    known = {described(scene) for scene in shipped_split("train").values()}
+    drawn = sample_splits(seed, {"train": 2 * count, "dev": 0, "test": 0})["train"].values()
+    return [scene for scene in drawn if described(scene) not in known][:count]
+
+
+def unseen_colour(scene: Scene) -> bool:
+    """Does training show no such kind in this colour?"""
+    number = sum(ATTRIBUTES[name].index(getattr(scene, name)) for name in ("kind", "colour"))
+    return number % 7 in HELD_OUT_REST
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    encoder, new = seeded_encoder(), new_scenes(options.count, options.seed)
+    some = [[draw(scene) for scene in new[i : i + 32]] for i in range(0, len(new), 32)]
+    dev = shipped_split("dev")
+    scenes = [*new, *dev.values()]
+    features = numpy.concatenate([*map(encoder, some), shipped_features(dev)])
+    colour = numpy.array([unseen_colour(scene) for scene in scenes])
+    is_new = numpy.arange(len(scenes)) < len(new)
+    groups = {
+        "new, all pairs seen": is_new,
+        "dev, kind and colour seen": ~is_new & ~colour,
+        "dev, kind and colour unseen": ~is_new & colour,
+    }
+    rows = {"linear probe": numpy.all([*probe(features, scenes).values()], axis=0)}
+    for path in options.models:
+        model = Model.load(path)
+        rows[str(path)] = numpy.array(truths(model.write(model.scaling(features)), scenes))
+    print(f"{'':44}" + "".join(f"{name:>30}" for name in groups))
+    print(f"{'scenes':44}" + "".join(f"{group.sum():30}" for group in groups.values()))
+    for name, right in rows.items():
+        print(f"{name:44}" + "".join(f"{right[group].mean():30.1%}" for group in groups.values()))
+
+
+if __name__ == "__main__":
+    main()
