@@ -357,7 +357,8 @@ def next_word(p: Mapping[str, Array], words: Array, *state: Array) -> tuple[Arra
         z = xp.concatenate([h, x, ones], axis=1) @ UWb  # one product for all three
         if photo and name == "lstm":
             z += photo[0]
-        x, c, _ = step(z, c, out=z)  # its h is what the next LSTM sees
-        after += [x, c]
-    y, _ = dense_layers(p, WORD_LAYERS, x, {})
+        h, c, _ = step(z, c, out=z)
+        after += [h, c]
+        x = h  # what the next LSTM sees, if there is one
+    y, _ = dense_layers(p, WORD_LAYERS, h, {})
     return y, *after, *photo
