@@ -88,18 +88,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     columns = ("dev loss", "BLEU-4", "ROUGE-L", "CIDEr", "seconds")
-    print(f"{'':50}" + "".join(f"{column:>10}" for column in columns), flush=True)
+    print(f"{'':52}" + "".join(f"{column:>10}" for column in columns), flush=True)
     results: dict[str, list[dict]] = {}
     for name in options.only:
         for seed in options.seeds:
             found = run(options.folder, VARIANTS[name], seed, options.threads)
             results.setdefault(name, []).append(found)
             figures = [f"{found[c]:10.{3 if c == 'dev loss' else 1}f}" for c in columns]
-            print(f"{name:44}seed {seed:<2}{''.join(figures)}", flush=True)
+            print(f"{name:46}seed {seed:<2}{''.join(figures)}", flush=True)
         if len(options.seeds) > 1:
             for way in (numpy.mean, numpy.std):
                 figures = [f"{way([f[c] for f in results[name]]):10.3f}" for c in columns]
-                print(f"{name[:44]:44}{way.__name__:6}{''.join(figures)}", flush=True)
+                print(f"{name[:46]:46}{way.__name__:6}{''.join(figures)}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 
