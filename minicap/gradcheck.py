@@ -24,6 +24,7 @@ from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import draw_mask, dropout
 from minicap.nn.embedding import embedding
 from minicap.nn.lstm import lstm, lstm_step
+from minicap.nn.maxout import maxout_step
 from minicap.nn.parameters import Parameters
 
 H = 1e-30
@@ -170,7 +171,15 @@ def layer_cases(
             lambda x, Wb: project_cross_entropy(x, Wb, targets, weights, 17.0),
             {"x": normal(rows, 4), "Wb": normal(5, 9)},
         ),
+        "maxout_step": (maxout_step, {"z": normal(5, 15), "c": normal(5, 3)}),
+        "lstm, maxout": (
+            lambda zx, h0, c0, U: lstm(zx, h0, c0, U, sizes, step=maxout_step),
+            {"zx": normal(11, 15), "h0": normal(4, 3), "c0": normal(4, 3), "U": normal(3, 15)},
+        ),
     }
+
+
+ALL_OPTIONS = {"photo": "always", "layers": 2, "maxout": True, "tie": True, "embedding": 6}
 
 
 def decoder_case(
@@ -222,6 +231,7 @@ def own_cases(
         ("decoder, untrained", 0, usual),
         ("decoder, trained", 20, usual),
         ("decoder, photo always", 20, always),
+        ("decoder, all options", 20, ALL_OPTIONS),
     ):
         parameters, batch, masks = decoder_case(rng, steps=steps, **widths)
 

@@ -38,7 +38,7 @@ class Recipe:
     epsilon: float = 1e-8
     """Adam's guard against division by zero"""
     dropout: float = 0.0
-    """share dropped of the photo's features, of the bottlenecks and of the LSTM's outputs"""
+    """share dropped of the photo's features, of the bottlenecks and of the LSTMs' outputs"""
     dropout_words: float = 0.0
     """share dropped of each word's embedding"""
     self_critical: int = 0
@@ -68,12 +68,18 @@ class Recipe:
     (0: the features themselves)"""
     photo: Literal["first", "always"] = "first"
     """the LSTM sees the photo in its first state only, or as an input at every step, too"""
+    layers: int = 1
+    """LSTMs, one above the other, all from the same first state"""
+    maxout: bool = False
+    """an LSTM's new values are the greater of two"""
+    tie: bool = False
+    """no word_embed: the words' embeddings are the last layer's kernel, transposed"""
     image_bottleneck: int = 120
     """width of img_embed_to_bottleneck (0: no such layer)"""
     hidden: int = 300
-    """width of the LSTM"""
+    """width of each LSTM"""
     embedding: int = 100
-    """width of word_embed"""
+    """width of word_embed; with tie, of what takes its place"""
     logit_bottleneck: int = 120
     """width of token_logits_bottleneck (0: no such layer)"""
     word_range: float = 0.05
@@ -118,10 +124,16 @@ class Recipe:
             ("max-len", 3 <= self.max_len <= 1000, "from 3 to 1000"),
             ("min-count", self.min_count >= 1, "1 or more"),
             ("components", self.components >= 0, "0 or more"),
+            ("layers", self.layers >= 1, "1 or more"),
             ("image-bottleneck", self.image_bottleneck >= 0, "0 or more"),
             ("hidden", self.hidden >= 1, "1 or more"),
             ("embedding", self.embedding >= 1, "1 or more"),
             ("logit-bottleneck", self.logit_bottleneck >= 0, "0 or more"),
+            (
+                "embedding",
+                not self.tie or self.embedding == (self.logit_bottleneck or self.hidden),
+                "equal to --logit-bottleneck (or to --hidden, where that is 0), as --tie asks for",
+            ),
             ("word-range", 0 < self.word_range < math.inf, "greater than 0, and finite"),
             ("photo-gain", 0 < self.photo_gain < math.inf, "greater than 0, and finite"),
         ):
@@ -131,7 +143,8 @@ class Recipe:
     def sizes(self, vocabulary: int, feature: int) -> Sizes:
         """The decoder's widths, for so many words and features."""
         widths = (self.image_bottleneck, self.hidden, self.embedding, self.logit_bottleneck)
-        return Sizes(vocabulary, feature, *widths, self.photo)
+        options = (self.photo, self.layers, self.maxout, self.tie)
+        return Sizes(vocabulary, feature, *widths, *options)
 
 
 RECIPES = {

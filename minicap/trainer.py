@@ -15,7 +15,14 @@ from threadpoolctl import ThreadpoolController
 from minicap.backend import to_device, to_host
 from minicap.data.batches import Batch, Photos
 from minicap.data.dataset import Split
-from minicap.decoder import MASK_AXES, Sizes, caption_loss, draw_masks, initialise
+from minicap.decoder import (
+    MASK_AXES,
+    Sizes,
+    caption_loss,
+    draw_masks,
+    initialise,
+    lstm_parts,
+)
 from minicap.errors import UserError
 from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.dropout import draw_mask
@@ -161,6 +168,9 @@ class Trainer:
         with dropout are poor, and little can be learned from them: all logits grow, so that the
         likelier words become much likelier. And Adam forgets the gradients of another loss."""
         self.parameters["token_logits"][...] /= self.recipe.temperature
+        if self.recipe.tie:  # words have grown with the kernel: the LSTM is to see no difference
+            _, _, Wb, _ = lstm_parts(self.parameters)
+            Wb[:-1] *= self.recipe.temperature
         self.adam.m[...] = 0
         self.adam.v[...] = 0
         self.adam.t = 0
@@ -185,7 +195,7 @@ class Trainer:
         if any(rates):
             drawn = draw_masks(self.stream(MASKS, *place), *rates, self.sizes, counts)
             masks = {
-                name: to_device(mask[index[MASK_AXES[name]]], self.xp)
+                name: to_device(mask[index[MASK_AXES.get(name, "rows")]], self.xp)
                 for name, mask in drawn.items()
             }
         self.scratch[k].reset()

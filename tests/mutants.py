@@ -20,6 +20,7 @@ from tests.nn import (
     test_dropout,
     test_embedding,
     test_lstm,
+    test_maxout,
 )
 
 
@@ -56,6 +57,7 @@ def planted(mutant):
 DENSE, ELU = "nn.dense:dense", "nn.dense:elu"
 STEP, LSTM = "nn.lstm:lstm_step", "nn.lstm:lstm"
 LOSS = "nn.cross_entropy:project_cross_entropy"
+MAXOUT, ABOVE, LOOK_UP = "nn.maxout:maxout_step", "decoder:lstms_above", "decoder:look_up"
 OUTPUTS, DECODER, ADAM = "decoder:outputs", "decoder:caption_loss", "nn.adam:Adam.update"
 BLOCKS, CLIP = "nn.adam:blocks", "nn.adam:clip_scale"
 SEARCH, BANS = "generate:_search", "generate:_bans"
@@ -325,8 +327,8 @@ BACKWARD = [
     Mutant(
         "decoder: dh0 without dc0",
         OUTPUTS,
-        "back_image(dh0 + dc0, ",
-        "back_image(dh0, ",
+        "back_image(dh0 + dc0 + ",
+        "back_image(dh0 + ",
         test_decoder.test_complex_step_trained,
     ),
     Mutant(
@@ -342,6 +344,101 @@ BACKWARD = [
         "back_dropout(dx) if needed else None",
         "dx",
         test_decoder.test_complex_step_trained_with_dropout,
+    ),
+]
+
+# Wrong backward passes too, of options that a decoder has only where it is asked to.
+OPTIONS = [
+    Mutant(
+        "maxout: gradient to both of the two",
+        MAXOUT,
+        "dj -= dj2",
+        "pass",
+        test_maxout.test_complex_step,
+    ),
+    Mutant(
+        "maxout: all of the gradient to the second",
+        MAXOUT,
+        "xp.multiply(dj, second, out=dj2)",
+        "xp.multiply(dj, 1, out=dj2)",
+        test_maxout.test_complex_step,
+    ),
+    Mutant(
+        "maxout: gradient to the lesser of the two",
+        MAXOUT,
+        "second = j2.real > j.real",
+        "second = j2.real < j.real",
+        test_maxout.test_complex_step,
+    ),
+    Mutant(
+        "maxout: asked which was the greater after it has been put in place",
+        MAXOUT,
+        "second = j2.real > j.real\n    xp.maximum(j, j2, out=j)",
+        "xp.maximum(j, j2, out=j); second = j2.real > j.real",
+        test_maxout.test_complex_step,
+    ),
+    Mutant(
+        "layers: h0 without the layers above the first",
+        OUTPUTS,
+        " + dh0_above",
+        "",
+        test_decoder.test_complex_step_of_three_layers,
+    ),
+    Mutant(
+        "layers: h0 without the other layers above",
+        ABOVE,
+        "dh0_of_all + dh0 + dc0",
+        "dh0 + dc0",
+        test_decoder.test_complex_step_of_three_layers,
+    ),
+    Mutant(
+        "layers: dh0 without dc0 above the first",
+        ABOVE,
+        "dh0_of_all + dh0 + dc0",
+        "dh0_of_all + dh0",
+        test_decoder.test_complex_step_of_three_layers,
+    ),
+    Mutant(
+        "layers: dropout between them only on the way forward",
+        ABOVE,
+        "dh = back_dropout(dx)",
+        "dh = dx",
+        test_decoder.test_complex_step_of_three_layers,
+    ),
+    Mutant(
+        "layers: the one below gets what the one above got",
+        ABOVE,
+        "dh = back_dropout(dx)",
+        "pass",
+        test_decoder.test_complex_step_of_three_layers,
+    ),
+    Mutant(
+        "layers: none of the gradient comes down to the first",
+        OUTPUTS,
+        "dh, dh0_above = back_above(dh, gradients)",
+        "_, dh0_above = back_above(dh, gradients)",
+        test_decoder.test_complex_step_of_three_layers,
+    ),
+    Mutant(
+        "tie: the words' gradient in the place of the last layer's",
+        LOOK_UP,
+        "+= scale * dx",
+        "= scale * dx",
+        test_decoder.test_complex_step_of_words_that_are_tied,
+    ),
+    Mutant(
+        "tie: scaled only on the way forward",
+        LOOK_UP,
+        "+= scale * dx",
+        "+= dx",
+        test_decoder.test_complex_step_of_words_that_are_tied,
+    ),
+    Mutant(
+        "tie: no gradient by way of the words",
+        LOOK_UP,
+        "+= scale * dx",
+        "+= 0 * dx",
+        test_decoder.test_complex_step_of_words_that_are_tied,
     ),
 ]
 
@@ -392,9 +489,23 @@ OTHER = [
     Mutant(
         "decoder: writing starts every step from an empty cell",
         "decoder:next_word",
-        "lstm_step(z, c, out=z)",
-        "lstm_step(z, 0 * c, out=z)",
+        "step(z, c, out=z)",
+        "step(z, 0 * c, out=z)",
         test_decoder.test_writing_word_by_word_equals_the_loss,
+    ),
+    Mutant(
+        "decoder: every layer sees the photo when it writes",
+        "decoder:next_word",
+        'if photo and name == "lstm"',
+        "if photo",
+        test_decoder.test_writing_with_every_option_equals_the_loss,
+    ),
+    Mutant(
+        "decoder: tied words as small as the kernel",
+        LOOK_UP,
+        "return scale * table[words]",
+        "return table[words]",
+        test_decoder.test_tied_words_are_words_with_a_table_of_their_own,
     ),
     Mutant(
         "search: states not re-ordered with their hypotheses",

@@ -12,7 +12,7 @@ import pytest
 from minicap import decoder
 from minicap.backend import add_rows, array_module, device_module, to_device, to_host
 from minicap.generate import Rules, Writing, beam_search
-from minicap.gradcheck import decoder_case, layer_cases
+from minicap.gradcheck import ALL_OPTIONS, decoder_case, layer_cases
 from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.parameters import Parameters
 from tests import strict_cupy
@@ -69,9 +69,10 @@ def test_every_layer(xp, case):
         assert_same(device_array, host_array)
 
 
-def test_loss_gradients_clipping_and_adam(xp):
+@pytest.mark.parametrize("widths", [{}, ALL_OPTIONS], ids=["usual", "all options"])
+def test_loss_gradients_clipping_and_adam(xp, widths):
     """Three steps of training with dropout, the parameters after each, and the hits."""
-    p, batch, masks = decoder_case(numpy.random.default_rng(0))
+    p, batch, masks = decoder_case(numpy.random.default_rng(0), **widths)
     q = copy_of(p, xp)
     results = []
     for library, parameters in (numpy, p), (xp, q):
@@ -92,9 +93,10 @@ def test_loss_gradients_clipping_and_adam(xp):
         numpy.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_writing(xp):
+@pytest.mark.parametrize("widths", [{}, ALL_OPTIONS], ids=["usual", "all options"])
+def test_writing(xp, widths):
     """The first state and two steps of writing."""
-    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
+    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5, **widths)
     results = []
     for library, parameters in (numpy, p), (xp, copy_of(p, xp)):
         state = decoder.first_state(parameters, to_device(batch.features, library))
@@ -155,13 +157,14 @@ def test_writing_reads_two_arrays_from_the_device_in_each_step(monkeypatch, how)
         assert {d.name for d in strict_cupy.dtypes_made if d.kind == "f"} == {"float32"}
 
 
-def test_float32_stays_float32_in_every_intermediate_array(monkeypatch):
+@pytest.mark.parametrize("widths", [{}, ALL_OPTIONS], ids=["usual", "all options"])
+def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths):
     """The stand-in sees each array that is made: loss, gradients, clipping and Adam never touch
     float64, which would cost a GPU most of its speed."""
     for name, module in strict_cupy.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     xp = device_module("cuda")
-    p, batch, masks = decoder_case(numpy.random.default_rng(0))
+    p, batch, masks = decoder_case(numpy.random.default_rng(0), **widths)
     q = copy_of(p, xp, "float32")
     features = batch.features.astype("float32")
     batch = on_device(dataclasses.replace(batch, features=features), xp)
@@ -171,7 +174,8 @@ def test_float32_stays_float32_in_every_intermediate_array(monkeypatch):
     _, backward = decoder.caption_loss(q, batch, masks=masks)
     backward(gradients)
     Adam(q.flat).step(gradients.flat, clip_scale(add_gradients([gradients.flat]), 0.1))
-    decoder.next_word(q, batch.words, *2 * [xp.zeros((len(batch.words), 3), dtype="float32")])
+    features = xp.zeros((len(batch.words), 5), dtype="float32")
+    decoder.next_word(q, batch.words, *decoder.first_state(q, features))
     floats = {dtype.name for dtype in strict_cupy.dtypes_made if dtype.kind == "f"}
     assert floats == {"float32"}
 

@@ -158,9 +158,12 @@ def test_candidates_are_different_and_in_falling_order(seed, beams, alpha, max_w
             )
 
 
-def assert_scores_are_those_of_training(**how):
+OPTIONS = SHAPE | {"photo": "always", "layers": 2, "maxout": True, "tie": True, "embedding": 7}
+
+
+def assert_scores_are_those_of_training(shape=SHAPE, **how):
     """caption_loss gives the same to the same ids, to 1e-12, and so does one step after another."""
-    p = decoder()
+    p = decoder(shape=shape)
     for feature, captions in zip(
         FEATURES, write(p, rng=numpy.random.default_rng(0), **how), strict=True
     ):
@@ -185,6 +188,8 @@ def test_scores_of_a_beam_are_those_of_training():
         {"beams": 4, "alpha": 0.7},
         {"beams": 3, "block_ngrams": 2, "min_length": 3},
         {"temperature": 1.5, "top_p": 0.9},
+        {"beams": 4, "shape": OPTIONS},
+        {"beams": 2, "shape": SHAPE | {"layers": 3}},
     ],
 )
 def test_scores_are_the_log_probabilities_that_training_knows(how):
@@ -459,7 +464,7 @@ def test_a_decoder_with_itself_changes_nothing(size):
 def test_decoders_write_by_the_mean_of_their_log_probabilities():
     """Normalised again; they may have other sizes, and see other features of the same pictures."""
     other = {name: width + 3 for name, width in SHAPE.items()}
-    decoders = [decoder(0), decoder(1, shape=other), decoder(2)]
+    decoders = [decoder(0), decoder(1, shape=other), decoder(2, shape=OPTIONS)]
     seen = [FEATURES, -FEATURES, 2 * FEATURES]
     found = beam_search(decoders, seen, RULES, Writing(beams=3))
     assert found != beam_search(decoders, seen[::-1], RULES, Writing(beams=3))

@@ -8,7 +8,7 @@ import pytest
 from minicap import checkpoint
 from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
-from minicap.decoder import Sizes
+from minicap.decoder import Sizes, initialise
 from minicap.errors import UserError
 from minicap.generate import GREEDY, Writing
 from minicap.model import Ensemble, Model
@@ -37,6 +37,31 @@ def test_round_trip(path):
     assert numpy.array_equal(after.scaling(FEATURES), before.scaling(FEATURES))
     assert after.write(FEATURES) == before.write(FEATURES)
     assert checkpoint.load(path, "model")[1]["epoch"] == 3
+
+
+def test_a_model_with_every_option_makes_the_round_trip(path):
+    """Its shape and its captions come back."""
+    m = model()
+    options = {"photo": "always", "layers": 2, "maxout": True, "tie": True, "embedding": 7}
+    sizes = replace(m.sizes, **options)
+    parameters = initialise(sizes, numpy.random.default_rng(0))
+    parameters.flat *= 4
+    before = replace(m, sizes=sizes, parameters=parameters)
+    before.save(path)
+    after = Model.load(path)
+    assert after.sizes == sizes and (after.parameters.flat == parameters.flat).all()
+    assert after.write(FEATURES) == before.write(FEATURES) != m.write(FEATURES)
+
+
+def test_a_model_of_before_there_were_options_is_one_without_them(path):
+    m = model()
+    m.save(path)
+    arrays, about = checkpoint.load(path, "model")
+    for name in ("layers", "maxout", "tie"):
+        del about["sizes"][name]
+    checkpoint.save(path, "model", arrays, about)
+    after = Model.load(path)
+    assert after.sizes == m.sizes and after.write(FEATURES) == m.write(FEATURES)
 
 
 def test_captions_are_plain_words_within_the_length_it_was_trained_on():

@@ -277,6 +277,7 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--embedding=-1",
         "--image-bottleneck=-1",
         "--logit-bottleneck=-1",
+        "--layers=0",
         "--threads=0",
         "--threads=1000000",
         "--seed=-1",
@@ -285,6 +286,26 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
 def test_numbers_that_make_no_sense(command, out, option):
     one_line(command(f"--out={out}", option), option.partition("=")[0] + " must be")
     assert not out.exists()
+
+
+def test_tied_words_are_as_wide_as_what_the_last_layer_sees(command, out):
+    """Which is the bottleneck (7 here, and embeddings of 6) or, without it, the LSTM (8)."""
+    said = "--embedding must be equal to --logit-bottleneck (or to --hidden, where that is 0)"
+    one_line(command(f"--out={out}", "--tie"), said)
+    one_line(command(f"--out={out}", "--tie", "--embedding=7", "--logit-bottleneck=0"), said)
+    for n, words in enumerate((["--embedding=7"], ["--embedding=8", "--logit-bottleneck=0"])):
+        assert command(f"--out={out / str(n)}", "--tie", "--epochs=1", *words)[0] == 0
+
+
+def test_every_option_of_the_decoder_s_shape_at_once(command, out):
+    """Trained, with dropout and self-critical epochs, resumed, and loaded."""
+    shape = ("--layers=3", "--maxout", "--tie", "--embedding=7", "--photo=always")
+    more = ("--dropout=0.2", "--dropout-words=0.2", "--self-critical=1", "--samples=2")
+    status, output, _ = command(f"--out={out}", *shape, *more, "--threads=2")
+    assert status == 0 and "layers 3, maxout True, tie True" in output
+    sizes = Model.load(out / MODEL).sizes
+    assert (sizes.layers, sizes.maxout, sizes.tie, sizes.photo) == (3, True, True, "always")
+    assert command(f"--resume={out}", "--epochs=3", instead=True)[0] == 0
 
 
 @pytest.mark.parametrize(

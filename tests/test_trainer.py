@@ -9,7 +9,8 @@ import pytest
 from minicap import checkpoint, workers
 from minicap import trainer as module
 from minicap.data.batches import pack
-from minicap.decoder import caption_loss
+from minicap.decoder import caption_loss, outputs
+from minicap.nn.dense import affine
 from minicap.self_critical import Critic
 from minicap.trainer import Diverged, Trainer, one_caption_each
 from tests.tiny import dataset, recipe, sizes
@@ -378,6 +379,41 @@ def test_logits_are_sharpened_once_and_adam_begins_anew(data):
         steps(run, split, 2)
         assert numpy.allclose(run.parameters["token_logits"], before / 0.5, rtol=1e-4)
     assert run.epoch >= 1 and run.adam.t == 4  # of its own
+
+
+@pytest.mark.parametrize("photo", ["first", "always"])
+def test_tied_words_are_sharpened_where_they_are_guessed_and_not_where_they_are_read(data, photo):
+    """They are the same numbers: yet the layers below the last see what they saw, and all logits
+    are divided by the temperature."""
+    of = recipe(**(CRITICAL | {"tie": True, "embedding": 7, "photo": photo, "layers": 2}))
+    split, words = data.splits["train"], data.vocabulary
+    critic = Critic(split, words, of.max_len, of.samples, 1.0)
+    run = Trainer(of, of.sizes(len(words), split.features.shape[1]), 0, critic=critic)
+    steps(run, split, run.steps_per_epoch(split))
+    batch = split.batch(numpy.arange(7))
+
+    def seen():
+        y, _ = outputs(run.parameters, batch)
+        return y.copy(), affine(y, run.parameters["token_logits"])
+
+    y, logits = seen()
+    run.epoch, run.step = 1, 0
+    run._sharpen()
+    sharp_y, sharp_logits = seen()
+    assert numpy.allclose(sharp_y, y, rtol=0, atol=1e-6) and numpy.abs(y).max() > 0.1
+    assert numpy.allclose(sharp_logits, logits / 0.5, rtol=0, atol=1e-5)
+    assert numpy.abs(logits).max() > 0.1
+
+
+def test_threads_change_last_bits_only_with_every_option(data):
+    """Each worker adds its words' gradients to its own part of the last layer's."""
+    shape = {"layers": 2, "maxout": True, "tie": True, "embedding": 7, "photo": "always"}
+    of = recipe(dropout=0.3, dropout_words=0.3, **shape)
+    split = data.splits["train"]
+    of_sizes = of.sizes(len(data.vocabulary), split.features.shape[1])
+    one, many = (Trainer(of, of_sizes, 0, threads) for threads in (1, 3))
+    assert numpy.allclose(steps(one, split, 12), steps(many, split, 12), rtol=2e-5, atol=0)
+    assert numpy.allclose(one.parameters.flat, many.parameters.flat, rtol=0, atol=2e-4)
 
 
 def test_praised_captions_grow_likelier(data):

@@ -41,6 +41,10 @@ VARIANTS = {
     "dropout 0.3": {"dropout": 0.3},
     "no dropout": {"dropout": 0.0, "dropout_words": 0.0},
     "LSTM of 512": {"hidden": 512},
+    "two layers": {"layers": 2},
+    "maxout": {"maxout": True},
+    "a bottleneck of 200 before the last layer": {"logit_bottleneck": 200},
+    "words tied to the last layer (both 200 wide)": {"logit_bottleneck": 200, "tie": True},
     "batches of 64, half the step size": {"batch_size": 64, "learning_rate": 1e-3},
 }
 
@@ -84,18 +88,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     columns = ("dev loss", "BLEU-4", "ROUGE-L", "CIDEr", "seconds")
-    print(f"{'':42}" + "".join(f"{column:>10}" for column in columns), flush=True)
+    print(f"{'':52}" + "".join(f"{column:>10}" for column in columns), flush=True)
     results: dict[str, list[dict]] = {}
     for name in options.only:
         for seed in options.seeds:
             found = run(options.folder, VARIANTS[name], seed, options.threads)
             results.setdefault(name, []).append(found)
             figures = [f"{found[c]:10.{3 if c == 'dev loss' else 1}f}" for c in columns]
-            print(f"{name:36}seed {seed:<2}{''.join(figures)}", flush=True)
+            print(f"{name:46}seed {seed:<2}{''.join(figures)}", flush=True)
         if len(options.seeds) > 1:
             for way in (numpy.mean, numpy.std):
                 figures = [f"{way([f[c] for f in results[name]]):10.3f}" for c in columns]
-                print(f"{name[:36]:36}{way.__name__:6}{''.join(figures)}", flush=True)
+                print(f"{name[:46]:46}{way.__name__:6}{''.join(figures)}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 
