@@ -23,6 +23,7 @@ from minicap.nn.cross_entropy import BLOCK, project_cross_entropy
 from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import draw_mask, dropout
 from minicap.nn.embedding import embedding
+from minicap.nn.label_smoothing import label_smoothing
 from minicap.nn.lstm import lstm, lstm_step
 from minicap.nn.parameters import Parameters
 
@@ -156,6 +157,18 @@ def layer_cases(
     rows = BLOCK + 6  # more than one block, and the last one not full
     targets = to_device(rng.integers(0, 9, rows), xp)
     weights = to_device(rng.uniform(0.5, 2, rows), xp)
+
+    def smoothing(x: Array, Wb: Array) -> tuple:
+        """label_smoothing adds to gradients: here, to zeros."""
+        loss, add = label_smoothing(x, Wb, targets, weights, 17.0, 0.2)
+
+        def backward(dloss: float) -> tuple[Array, Array]:
+            dx, dWb = 0 * x, 0 * Wb
+            add(dx, dWb)
+            return dx * dloss, dWb * dloss
+
+        return loss, backward
+
     return {
         "dense": (dense, {"x": normal(6, 4), "Wb": normal(5, 3)}),
         "dense, elu": (lambda x, Wb: dense(x, Wb, elu), {"x": normal(6, 4), "Wb": normal(5, 4)}),
@@ -170,6 +183,7 @@ def layer_cases(
             lambda x, Wb: project_cross_entropy(x, Wb, targets, weights, 17.0),
             {"x": normal(rows, 4), "Wb": normal(5, 9)},
         ),
+        "label_smoothing": (smoothing, {"x": normal(rows, 4), "Wb": normal(5, 9)}),
     }
 
 
