@@ -29,7 +29,11 @@ def new(data, tmp_path):
     """A new run; each in a folder of its own."""
 
     def make(of=None, name="run", on=data):
-        return Run(tmp_path / name, Trainer(of or recipe(), sizes(on), 0), on, {"seed": 0})
+        of = of or recipe()
+        critic = None
+        if of.self_critical:
+            critic = Critic(on.splits["train"], on.vocabulary, of.max_len, of.samples, 0.0)
+        return Run(tmp_path / name, Trainer(of, sizes(on), 0, critic=critic), on, {"seed": 0})
 
     return make
 
@@ -126,10 +130,14 @@ def interrupt_after(monkeypatch, steps):
     monkeypatch.setattr(Trainer, "train_step", step)
 
 
+AVERAGED = {"average": 2, "label_smoothing": 0.1, "scheduled_sampling": 0.5}
+
+
+@pytest.mark.parametrize("more", [{}, AVERAGED], ids=["plain", "averaged"])
 @pytest.mark.parametrize("steps", [1, 3, 5, 8])
-def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps):
+def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps, more):
     """Four steps an epoch: in the first, in the middle, at the end of one; every bit counts."""
-    of = recipe(epochs=3, dropout=0.2)
+    of = recipe(epochs=3, dropout=0.2, **more)
     whole = new(of, "whole")
     whole.fit(quiet)
     first = new(of, "cut")
@@ -149,7 +157,16 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps)
     assert one.parameters.flat.tobytes() == other.parameters.flat.tobytes()
 
 
-def test_a_second_ctrl_c_stops_at_once():
+TWO_KINDS = {"epochs": 5, "self_critical": 2, "samples": 2, "average": 2, "learning_rate": 0.02}
+
+
+def test_the_mean_of_the_last_epochs_is_judged_and_kept(new, data, monkeypatch):
+    """Of those of its kind alone, to the bit; training goes on from its own parameters."""
+    plain, averaged = new(recipe(**TWO_KINDS | {"average": 1}), "plain"), new(recipe(**TWO_KINDS))
+    ends, kept, judged = [], [], []
+    plain.fit(lambda line: ends.append(line) or after.append(plain.trainer.parameters.flat.copy()))
+    real = Trainer._loss_and_hits
+():
     with pytest.raises(KeyboardInterrupt), interruptible() as asked:
         os.kill(os.getpid(), signal.SIGINT)
         assert asked
