@@ -23,6 +23,7 @@ from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import draw_mask, dropout
 from minicap.nn.embedding import embedding
 from minicap.nn.initial import glorot_uniform
+from minicap.nn.label_smoothing import label_smoothing
 from minicap.nn.lstm import lstm, lstm_step
 from minicap.nn.maxout import maxout_step
 from minicap.nn.parameters import Parameters
@@ -276,12 +277,13 @@ def caption_loss(
     masks: Mapping[str, Array] | None = None,
     hits: Array | None = None,
     empty: Callable | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[Array, Callable]:
     """The cross-entropy of a batch of captions in nats, summed over its R words, each times its
     weight if the batch has weights, and divided by `divisor` (default R: the mean over real words).
 
     p, batch, masks, empty: as in `outputs`; hits: None, or (R,) booleans to fill in with whether
-    the likeliest word was right.
+    the likeliest word was right; smoothing: the share of `label_smoothing`.
     Returns the loss (0-d) and backward(gradients), which fills in every gradient; used once.
     """
     divisor = batch.targets.shape[0] if divisor is None else divisor
@@ -289,9 +291,16 @@ def caption_loss(
     loss, back_loss = project_cross_entropy(
         y, p["token_logits"], batch.targets, batch.weights, divisor, hits, empty
     )  # 2
+    if smoothing:
+        term, back_smoothing = label_smoothing(
+            y, p["token_logits"], batch.targets, batch.weights, divisor, smoothing
+        )  # 3
+        loss = loss + term
 
     def backward(gradients: Mapping[str, Array]) -> None:
         dy, _ = back_loss(out=gradients["token_logits"])  # from 2
+        if smoothing:
+            back_smoothing(dy, gradients["token_logits"])  # from 3: added to both
         back_outputs(dy, gradients)  # from 1
 
     return loss, backward

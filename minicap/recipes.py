@@ -41,6 +41,14 @@ class Recipe:
     """share dropped of the photo's features, of the bottlenecks and of the LSTMs' outputs"""
     dropout_words: float = 0.0
     """share dropped of each word's embedding"""
+    label_smoothing: float = 0.0
+    """share of each target's probability that is spread over all words alike"""
+    scheduled_sampling: float = 0.0
+    """share of the input words that are replaced by words which the model itself draws; it rises
+    from 0 to this, in a straight line, over the epochs before the self-critical ones"""
+    average: int = 1
+    """what is judged and kept after an epoch is the mean of the parameters after so many epochs,
+    the last ones of its kind, self-critical or not (1: those after this epoch alone)"""
     self_critical: int = 0
     """so many of the epochs, the last ones, are self-critical: the model draws captions of its own
     and learns from how much better than each other they are, by CIDEr-D; 0: none"""
@@ -97,6 +105,9 @@ class Recipe:
             ("steps-per-epoch", self.steps_per_epoch >= 1, "1 or more"),
             ("batch-size", self.batch_size >= 1, "1 or more"),
             ("learning-rate", 0 < self.learning_rate < math.inf, "greater than 0, and finite"),
+            ("label-smoothing", 0 <= self.label_smoothing < 1, "0 or more and less than 1"),
+            ("scheduled-sampling", 0 <= self.scheduled_sampling <= 1, "from 0 to 1"),
+            ("average", self.average >= 1, "1 or more"),
             (
                 "self-critical",
                 0 <= self.self_critical < self.epochs,

@@ -62,10 +62,10 @@ class Run:
     progress: Progress = field(default_factory=Progress)
 
     def model(self) -> Model:
-        """The trainer's parameters as they are now, as a model."""
+        """The trainer's parameters, averaged as its recipe says, as a model."""
         return Model(
             self.trainer.sizes,
-            self.trainer.parameters,
+            self.trainer.average.mean(),
             self.dataset.vocabulary,
             self.dataset.scaling,
             self.trainer.recipe.max_len,
@@ -155,6 +155,7 @@ class Run:
                     progress.seconds = seconds
                     self.save()
                     raise Interrupted
+            trainer.average.add()
             dev_loss, accuracy = trainer.evaluate(self.dataset.splits["dev"])
             if not math.isfinite(dev_loss):
                 raise Diverged(f"dev loss became {dev_loss} after step {trainer.adam.t}")

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy
 from threadpoolctl import ThreadpoolController
 
+from minicap.averaging import Average
 from minicap.backend import to_device, to_host
 from minicap.data.batches import Batch, Photos
 from minicap.data.dataset import Split
@@ -29,10 +30,11 @@ from minicap.nn.dropout import draw_mask
 from minicap.nn.parameters import Parameters
 from minicap.nn.scratch import Scratch
 from minicap.recipes import Recipe
+from minicap.scheduled_sampling import mixed_inputs
 from minicap.self_critical import Critic
 from minicap.workers import Workers, shared_zeros
 
-INITIAL, ORDER, SAMPLE, MASKS, VALIDATION = range(5)  # what a random stream is for
+INITIAL, ORDER, SAMPLE, MASKS, VALIDATION, INPUTS = range(6)  # what a random stream is for
 QUIET = numpy.errstate(all="ignore")  # a loss that is no number is looked for, and told once
 
 
@@ -86,6 +88,7 @@ class Trainer:
             recipe.epsilon,
             zeros,
         )
+        self.average = Average(self.parameters, recipe.average)
         self.workers = Workers(self.threads, self._call)
         self.scratch = [Scratch() for _ in range(self.threads)]
         self.blas = ThreadpoolController()
@@ -95,10 +98,14 @@ class Trainer:
         return numpy.random.default_rng([self.seed, purpose, *place])
 
     @property
+    def supervised(self) -> int:
+        """How many epochs there are before the self-critical ones."""
+        return self.recipe.epochs - self.recipe.self_critical
+
+    @property
     def self_critical(self) -> bool:
         """Is this one of the epochs in which the model learns from captions of its own?"""
-        last = self.recipe.self_critical
-        return last > 0 and self.epoch >= self.recipe.epochs - last
+        return self.recipe.self_critical > 0 and self.epoch >= self.supervised
 
     def steps_per_epoch(self, split: Split) -> int:
         """Batches in the current epoch."""
@@ -130,10 +137,13 @@ class Trainer:
 
         Diverged, and no update, when the loss is NaN or infinite.
         """
-        run, counts, place = self.workers.run, batch.counts, (self.epoch, self.step)
+        run, place = self.workers.run, (self.epoch, self.step)
         critical = isinstance(batch, Photos)
-        if critical and place == (self.recipe.epochs - self.recipe.self_critical, 0):
+        if critical and place == (self.supervised, 0):
             self._sharpen()
+        if isinstance(batch, Batch) and self.recipe.scheduled_sampling:
+            batch = self._mixed(batch, place)
+        counts = batch.counts
         shares = list(batch.split(self.threads))
         jobs = [(k, share, index, counts, place) for k, (share, index) in enumerate(shares)]
         loss = sum(run("_reinforce" if critical else "_differentiate", jobs))
@@ -154,7 +164,7 @@ class Trainer:
     def learning_rate(self) -> float:
         """Adam's step size for the current step: the recipe's, as it warms up and decays."""
         recipe, rate = self.recipe, self.recipe.learning_rate
-        before, epochs = 0, recipe.epochs - recipe.self_critical
+        before, epochs = 0, self.supervised
         if self.self_critical:  # both begin anew
             before, epochs = epochs, recipe.self_critical
             rate = recipe.self_critical_rate
@@ -166,20 +176,43 @@ class Trainer:
     def _sharpen(self) -> None:
         """What stands at the start of self-critical training. Captions that are drawn from a model
         with dropout are poor, and little can be learned from them: all logits grow, so that the
-        likelier words become much likelier. And Adam forgets the gradients of another loss."""
+        likelier words become much likelier. And Adam forgets the gradients of another loss, and
+        the average its models."""
         self.parameters["token_logits"][...] /= self.recipe.temperature
         if self.recipe.tie:  # words have grown with the kernel: the LSTM is to see no difference
             _, _, Wb, _ = lstm_parts(self.parameters)
             Wb[:-1] *= self.recipe.temperature
+        self.average.last = []
         self.adam.m[...] = 0
         self.adam.v[...] = 0
         self.adam.t = 0
 
+    def _mixed(self, batch: Batch, place: tuple) -> Batch:
+        """The batch as scheduled sampling has it, at this place of the run. Chances are drawn for
+        the whole batch, so that they are the same for any number of workers."""
+        done = (self.epoch + self.step / self.steps) / self.supervised
+        luck = self.stream(INPUTS, *place).random((2, len(batch.targets)))
+        ids = numpy.empty(len(batch.targets), batch.words.dtype)
+        shares = list(batch.split(self.threads))
+        jobs = [
+            (k, share, done * self.recipe.scheduled_sampling, luck[:, index["rows"]])
+            for k, (share, index) in enumerate(shares)
+        ]
+        for (_, index), found in zip(shares, self.workers.run("_mix", jobs), strict=True):
+            ids[index["rows"]] = found
+        return batch.with_inputs(ids)
+
     @QUIET
     def _call(self, method: str, *job):
-        """What a worker does: one of the next four, with one BLAS thread."""
+        """What a worker does: one of the next five, with one BLAS thread."""
         with self.blas.limit(limits=1, user_api="blas"):
             return getattr(self, method)(*job)
+
+    def _mix(self, k: int, share: Batch, rate: float, luck: numpy.ndarray) -> numpy.ndarray:
+        """Worker k's inputs, (r,) ids, of which `rate` are the model's own words."""
+        self.scratch[k].reset()
+        empty = self.scratch[k].empty if self.xp is numpy else None
+        return mixed_inputs(self.parameters, batch_on(share, self.xp), rate, luck, empty)
 
     def _differentiate(
         self, k: int, share: Batch, index: dict, counts: dict, place: tuple
@@ -200,8 +233,9 @@ class Trainer:
             }
         self.scratch[k].reset()
         empty = self.scratch[k].empty if self.xp is numpy else None
+        share, smoothing = batch_on(share, self.xp), self.recipe.label_smoothing
         loss, backward = caption_loss(
-            self.parameters, batch_on(share, self.xp), counts["rows"], masks, empty=empty
+            self.parameters, share, counts["rows"], masks, empty=empty, smoothing=smoothing
         )
         backward(self.gradients[k])
         return float(loss)
@@ -241,33 +275,37 @@ class Trainer:
         self.adam.update(self.gradients[0].flat, t, rate, scale, k, self.threads)
 
     def evaluate(self, split: Split) -> tuple[float, float]:
-        """Loss and next-word accuracy without dropout, as the recipe's `validation` says."""
+        """Loss and next-word accuracy of the averaged parameters, without dropout and label
+        smoothing, as the recipe's `validation` says."""
+        p = self.average.mean()
         if self.recipe.validation == "batches":
             size = min(self.recipe.batch_size, len(split.names))
             rng = self.stream(VALIDATION, self.epoch)
             sets = [one_caption_each(split, size, rng) for _ in range(100)]
-            found = [self._loss_and_hits(split.batch(rows)) for rows in sets]
+            found = [self._loss_and_hits(p, split.batch(rows)) for rows in sets]
             return (
                 sum(loss / words for loss, _, words in found) / len(found),
                 sum(hits / words for _, hits, words in found) / len(found),
             )
         by_length = numpy.argsort(split.lengths, kind="stable")
         sets = numpy.array_split(by_length, math.ceil(len(by_length) / 256))
-        found = [self._loss_and_hits(split.batch(rows)) for rows in sets]
+        found = [self._loss_and_hits(p, split.batch(rows)) for rows in sets]
         losses, hits, words = map(sum, zip(*found, strict=True))
         return losses / words, hits / words
 
     @QUIET
-    def _loss_and_hits(self, batch: Batch) -> tuple[float, int, int]:
+    def _loss_and_hits(self, p: Parameters, batch: Batch) -> tuple[float, int, int]:
         batch = batch_on(batch, self.xp)
         hits = self.xp.empty(batch.targets.shape, dtype=bool)
         with self.blas.limit(limits=self.threads, user_api="blas"):
-            loss, _ = caption_loss(self.parameters, batch, 1, hits=hits)
+            loss, _ = caption_loss(p, batch, 1, hits=hits)
         return float(loss), int(hits.sum()), len(hits)
 
     def state(self) -> tuple[dict[str, numpy.ndarray], dict]:
         """All that the rest of the run depends on: arrays, and what JSON can hold."""
         arrays = {"parameters": self.parameters.flat, "m": self.adam.m, "v": self.adam.v}
+        if self.average.last:
+            arrays["last"] = self.xp.stack(self.average.last)
         place = {"epoch": self.epoch, "step": self.step, "t": self.adam.t}
         return {name: to_host(array) for name, array in arrays.items()}, place
 
@@ -279,6 +317,7 @@ class Trainer:
             (self.adam.v, "v"),
         ):
             array[...] = to_device(arrays[name], self.xp)
+        self.average.last = [to_device(flat, self.xp) for flat in arrays.get("last", ())]
         self.epoch, self.step, self.adam.t = place["epoch"], place["step"], place["t"]
 
 

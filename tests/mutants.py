@@ -11,7 +11,13 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests import test_backend, test_choosing, test_decoder, test_generate
+from tests import (
+    test_backend,
+    test_choosing,
+    test_decoder,
+    test_generate,
+    test_scheduled_sampling,
+)
 from tests.data import test_batches
 from tests.nn import (
     test_adam,
@@ -19,6 +25,7 @@ from tests.nn import (
     test_dense,
     test_dropout,
     test_embedding,
+    test_label_smoothing,
     test_lstm,
     test_maxout,
 )
@@ -56,7 +63,7 @@ def planted(mutant):
 
 DENSE, ELU = "nn.dense:dense", "nn.dense:elu"
 STEP, LSTM = "nn.lstm:lstm_step", "nn.lstm:lstm"
-LOSS = "nn.cross_entropy:project_cross_entropy"
+LOSS, SMOOTHING = "nn.cross_entropy:project_cross_entropy", "nn.label_smoothing:label_smoothing"
 MAXOUT, ABOVE, LOOK_UP = "nn.maxout:maxout_step", "decoder:lstms_above", "decoder:look_up"
 OUTPUTS, DECODER, ADAM = "decoder:outputs", "decoder:caption_loss", "nn.adam:Adam.update"
 BLOCKS, CLIP = "nn.adam:blocks", "nn.adam:clip_scale"
@@ -439,6 +446,34 @@ OPTIONS = [
         "+= scale * dx",
         "+= 0 * dx",
         test_decoder.test_complex_step_of_words_that_are_tied,
+    ),
+    Mutant(
+        "label smoothing: gradients of repeated targets overwrite each other",
+        SMOOTHING,
+        "add_rows(dWb.T, targets, dcolumns)",
+        "dWb.T[targets] += dcolumns",
+        test_label_smoothing.test_complex_step,
+    ),
+    Mutant(
+        "label smoothing: nothing flows back through the mean logit",
+        SMOOTHING,
+        "/ Wb.shape[1]",
+        "* 0",
+        test_label_smoothing.test_complex_step,
+    ),
+    Mutant(
+        "decoder: label smoothing only on the way forward",
+        DECODER,
+        'back_smoothing(dy, gradients["token_logits"])',
+        "pass",
+        test_decoder.test_complex_step_with_label_smoothing,
+    ),
+    Mutant(
+        "scheduled sampling: the word drawn at the same step instead of the step before",
+        "scheduled_sampling:mixed_inputs",
+        "y[to_device(before[some], xp)]",
+        "y[to_device(later[some], xp)]",
+        test_scheduled_sampling.test_words_are_drawn_from_the_step_before,
     ),
 ]
 

@@ -14,6 +14,7 @@ from minicap.decoder import (
     initialise,
     look_up,
     next_word,
+    outputs,
 )
 from minicap.gradcheck import (
     ALL_OPTIONS,
@@ -135,6 +136,31 @@ def test_complex_step_of_three_layers():
 @pytest.mark.gradcheck
 def test_complex_step_of_words_that_are_tied():
     assert_decoder_complex_step(steps=20, dropout=True, **OPTIONS["tie"])
+
+
+@pytest.mark.gradcheck
+def test_complex_step_with_label_smoothing():
+    """Beside the cross-entropy, with and without weights: what it adds replaces nothing."""
+    for seed in SEEDS:
+        p, batch, masks = case(seed, steps=20)
+        rng = numpy.random.default_rng(seed)
+        for weights in None, rng.uniform(0.5, 2, len(batch.targets)):
+            b = dataclasses.replace(batch, weights=weights)
+            errors = check_loss(
+                lambda p, b=b, masks=masks: caption_loss(p, b, masks=masks, smoothing=0.3), p, rng
+            )
+            assert_small(errors, COMPLEX_STEP_TOLERANCE)
+
+
+def test_label_smoothing_is_the_loss_of_smoothed_targets():
+    """Of their distribution q, written out."""
+    p, batch, masks = case(steps=20)
+    y, _ = outputs(p, batch, masks)
+    log_p = affine(y, p["token_logits"])
+    log_p -= numpy.log(numpy.exp(log_p).sum(axis=1, keepdims=True))
+    q = 0.3 / 9 + 0.7 * (numpy.arange(9) == batch.targets[:, None])
+    loss, _ = caption_loss(p, batch, masks=masks, smoothing=0.3)
+    assert loss == pytest.approx(-(q * log_p).sum(axis=1).mean(), rel=1e-12, abs=0)
 
 
 @pytest.mark.gradcheck

@@ -29,7 +29,11 @@ def new(data, tmp_path):
     """A new run; each in a folder of its own."""
 
     def make(of=None, name="run", on=data):
-        return Run(tmp_path / name, Trainer(of or recipe(), sizes(on), 0), on, {"seed": 0})
+        of = of or recipe()
+        critic = None
+        if of.self_critical:
+            critic = Critic(on.splits["train"], on.vocabulary, of.max_len, of.samples, 0.0)
+        return Run(tmp_path / name, Trainer(of, sizes(on), 0, critic=critic), on, {"seed": 0})
 
     return make
 
@@ -126,10 +130,14 @@ def interrupt_after(monkeypatch, steps):
     monkeypatch.setattr(Trainer, "train_step", step)
 
 
+AVERAGED = {"average": 2, "label_smoothing": 0.1, "scheduled_sampling": 0.5}
+
+
+@pytest.mark.parametrize("more", [{}, AVERAGED], ids=["plain", "averaged"])
 @pytest.mark.parametrize("steps", [1, 3, 5, 8])
-def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps):
+def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps, more):
     """Four steps an epoch: in the first, in the middle, at the end of one; every bit counts."""
-    of = recipe(epochs=3, dropout=0.2)
+    of = recipe(epochs=3, dropout=0.2, **more)
     whole = new(of, "whole")
     whole.fit(quiet)
     first = new(of, "cut")
@@ -147,6 +155,35 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps)
         assert [x[key] for x in second.progress.history] == [x[key] for x in whole.progress.history]
     one, other = (Model.load(run.folder / MODEL) for run in (whole, second))
     assert one.parameters.flat.tobytes() == other.parameters.flat.tobytes()
+
+
+TWO_KINDS = {"epochs": 5, "self_critical": 2, "samples": 2, "average": 2, "learning_rate": 0.02}
+
+
+def test_the_mean_of_the_last_epochs_is_kept(new, monkeypatch):
+    """Of those of its kind alone, to the bit; training goes on from its own parameters."""
+    ends, kept = [], []
+    real = Trainer.evaluate
+
+    def evaluate(trainer, split):
+        ends.append(trainer.parameters.flat.copy())
+        kept.append(trainer.average.mean().flat.copy())
+        return real(trainer, split)
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    new(recipe(**TWO_KINDS | {"average": 1}), "plain").fit(quiet)
+    alone, ends[:] = [*ends], []
+    averaged = new(recipe(**TWO_KINDS), "averaged")
+    kept.clear()
+    averaged.fit(quiet)
+    for one, other in zip(alone, ends, strict=True):
+        assert one.tobytes() == other.tobytes()
+    groups = [ends[:1], ends[:2], ends[1:3], ends[3:4], ends[3:5]]  # the last two: self-critical
+    for mean, group in zip(kept, groups, strict=True):
+        assert mean.tobytes() == (sum(group) / len(group)).tobytes()
+    best = averaged.progress.best_epoch - 1
+    saved = Model.load(averaged.folder / MODEL).parameters
+    assert saved.flat.tobytes() == kept[best].tobytes()
 
 
 def test_a_second_ctrl_c_stops_at_once():

@@ -24,6 +24,13 @@ RECIPES = {
         steps_per_epoch=7,
         validation="batches",
     ),
+    "own words": recipe(
+        epochs=3,
+        dropout=0.3,
+        dropout_words=0.3,
+        label_smoothing=0.1,
+        scheduled_sampling=1.0,
+    ),
 }
 
 
@@ -84,11 +91,12 @@ def test_the_same_seed_is_the_same_run_and_another_is_not(data):
     assert_same(runs[0], runs[1])
 
 
+@pytest.mark.parametrize("of", ["captions", "own words"])
 @pytest.mark.parametrize("threads", [2, 3, 9])
-def test_the_number_of_threads_changes_last_bits_only(data, threads):
+def test_the_number_of_threads_changes_last_bits_only(data, threads, of):
     """With dropout, so masks are the same for any number; also with more threads than captions."""
     split = data.splits["train"]
-    one, many = new(data), new(data, threads=threads)
+    one, many = new(data, RECIPES[of]), new(data, RECIPES[of], threads=threads)
     assert numpy.allclose(steps(one, split, 12), steps(many, split, 12), rtol=2e-5, atol=0)
     assert numpy.allclose(one.parameters.flat, many.parameters.flat, rtol=0, atol=2e-4)
 
@@ -255,7 +263,7 @@ def test_dev_loss_in_the_course_s_way_is_the_mean_over_100_batches(data, monkeyp
     run = new(data, RECIPES["photos"])
     found = []
     real = run._loss_and_hits
-    monkeypatch.setattr(run, "_loss_and_hits", lambda b: found.append(real(b)) or found[-1])
+    monkeypatch.setattr(run, "_loss_and_hits", lambda *b: found.append(real(*b)) or found[-1])
     loss, accuracy = run.evaluate(data.splits["dev"])
     assert len(found) == 100 and len({loss for loss, _, _ in found}) > 10
     assert math.isclose(loss, numpy.mean([loss / words for loss, _, words in found]))
@@ -328,6 +336,65 @@ def test_adam_takes_the_step_size_of_the_schedule(data):
         assert numpy.isclose(moved.max(), 0.01, rtol=1e-2)
 
 
+# Label smoothing and scheduled sampling
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_label_smoothing_is_of_training_not_of_dev_loss(data, threads):
+    split, of = data.splits["train"], recipe(label_smoothing=0.2)
+    plain, smoothed = new(data), new(data, of, threads=threads)
+    assert plain.evaluate(data.splits["dev"]) == smoothed.evaluate(data.splits["dev"])
+    batch = split.batch(numpy.arange(9))
+    gradients = plain.parameters.like()
+    loss, backward = caption_loss(plain.parameters, batch, smoothing=0.2)
+    backward(gradients)
+    assert math.isclose(smoothed.train_step(batch), loss, rel_tol=1e-6)
+    assert numpy.allclose(smoothed.adam.m, 0.1 * gradients.flat, rtol=1e-3, atol=1e-7)
+
+
+def test_the_share_of_own_words_rises_in_a_straight_line(data, monkeypatch):
+    """From 0, over the epochs before the self-critical ones, in which there are none."""
+    shares = []
+    real = module.mixed_inputs
+
+    def spy(p, batch, share, luck, empty):
+        shares.append(share)
+        return real(p, batch, share, luck, empty)
+
+    monkeypatch.setattr(module, "mixed_inputs", spy)
+    run = critical(data, epochs=4, self_critical=1, scheduled_sampling=0.6)
+    steps(run, data.splits["train"], 14)
+    assert run.epoch == 3 and run.step == 2  # both self-critical
+    assert numpy.allclose(shares, 0.6 * numpy.arange(12) / 12, rtol=1e-12)
+
+
+def test_no_step_draws_words_unless_it_is_asked_to(data, monkeypatch):
+    monkeypatch.setattr(module, "mixed_inputs", None)
+    steps(new(data), data.splits["train"], 10)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 9])
+def test_words_are_drawn_for_the_whole_batch(data, threads):
+    """The same ones for any number of workers, others at another place; masks, which are drawn
+    afterwards, fit the words that there are then."""
+    of = RECIPES["own words"]
+    batch = data.splits["train"].batch(numpy.arange(9))
+    runs = new(data, of), new(data, of, threads=threads)
+    for run in runs:
+        run.epoch = 2
+    one, many = (run._mixed(batch, (2, 0)) for run in runs)
+    other = runs[1]._mixed(batch, (2, 1))
+
+    def inputs(batch):
+        return batch.words[batch.positions].tolist()
+
+    assert inputs(one) == inputs(many) != inputs(batch) and inputs(many) != inputs(other)
+    assert many.words.tolist() != batch.words.tolist()
+    assert many.targets is batch.targets and many.sizes == batch.sizes
+    losses = [run.train_step(batch) for run in runs]
+    assert math.isclose(*losses, rel_tol=1e-6)
+
+
 # Self-critical epochs
 
 
@@ -367,6 +434,14 @@ def test_workers_draw_the_same_captions(data, threads):
     found = [steps(run, data.splits["train"], 1)[0] for run in (one, many)]
     assert math.isclose(*found, rel_tol=1e-6)
     assert numpy.allclose(one.parameters.flat, many.parameters.flat, rtol=0, atol=1e-5)
+
+
+def test_label_smoothing_and_own_words_are_not_for_self_critical_epochs(data):
+    runs = critical(data), critical(data, label_smoothing=0.3, scheduled_sampling=1.0)
+    for run in runs:
+        run.epoch = 1
+        steps(run, data.splits["train"], 3)
+    assert_same(*runs)
 
 
 def test_logits_are_sharpened_once_and_adam_begins_anew(data):
