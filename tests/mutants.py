@@ -468,13 +468,6 @@ OPTIONS = [
         "pass",
         test_decoder.test_complex_step_with_label_smoothing,
     ),
-    Mutant(
-        "scheduled sampling: the word drawn at the same step instead of the step before",
-        "scheduled_sampling:mixed_inputs",
-        "y[to_device(before[some], xp)]",
-        "y[to_device(later[some], xp)]",
-        test_scheduled_sampling.test_words_are_drawn_from_the_step_before,
-    ),
 ]
 
 # Right derivatives of the wrong function, and optimisers: the complex step is blind to these.
@@ -751,5 +744,12 @@ OTHER = [
         "math.sqrt(math.fsum(squares))",
         "math.fsum(squares)",
         test_adam.test_clipping_is_over_all_parts_together,
+    ),
+    Mutant(
+        "scheduled sampling: the word drawn at the same step instead of the step before",
+        "scheduled_sampling:mixed_inputs",
+        "y[to_device(before[some], xp)]",
+        "y[to_device(later[some], xp)]",
+        test_scheduled_sampling.test_words_are_drawn_from_the_step_before,
     ),
 ]
