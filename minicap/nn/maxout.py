@@ -1,4 +1,4 @@
-"""An LSTM whose new values are the greater of two (Rennie et al. 2017, section 4.1).
+"""An LSTM whose new values are the greater of two (Rennie et al. 2017, section 2).
 
 There the cell takes max(a, b) itself. Here it keeps its tanh, which changes nothing in which of
 the two it is: max(tanh a, tanh b) = tanh(max(a, b)). So all but the choice is `lstm_step`.
