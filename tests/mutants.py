@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests import (
+    test_averaging,
     test_backend,
     test_choosing,
     test_decoder,
@@ -462,6 +463,34 @@ OPTIONS = [
         test_label_smoothing.test_complex_step,
     ),
     Mutant(
+        "label smoothing: the mean column divided by the rows instead of the words",
+        SMOOTHING,
+        "/ Wb.shape[1]",
+        "/ len(x)",
+        test_label_smoothing.test_complex_step,
+    ),
+    Mutant(
+        "label smoothing: dx from the target's column without the mean",
+        SMOOTHING,
+        "dx += columns[:, :-1] * scale",
+        "dx += Wb.T[targets][:, :-1] * scale",
+        test_label_smoothing.test_complex_step,
+    ),
+    Mutant(
+        "label smoothing: weights forgotten on the way back to the columns",
+        SMOOTHING,
+        "dcolumns = x1 * scale",
+        "dcolumns = x1 * share / divisor",
+        test_label_smoothing.test_complex_step,
+    ),
+    Mutant(
+        "label smoothing: dx overwritten, the cross-entropy's lost",
+        SMOOTHING,
+        "dx += columns",
+        "dx[...] = columns",
+        test_decoder.test_complex_step_with_label_smoothing,
+    ),
+    Mutant(
         "decoder: label smoothing only on the way forward",
         DECODER,
         'back_smoothing(dy, gradients["token_logits"])',
@@ -751,5 +780,33 @@ OTHER = [
         "y[to_device(before[some], xp)]",
         "y[to_device(later[some], xp)]",
         test_scheduled_sampling.test_words_are_drawn_from_the_step_before,
+    ),
+    Mutant(
+        "scheduled sampling: one chance for whether and for which word",
+        "scheduled_sampling:mixed_inputs",
+        "luck[1, later[some]]",
+        "luck[0, later[some]]",
+        test_scheduled_sampling.test_words_are_drawn_from_the_step_before,
+    ),
+    Mutant(
+        "scheduled sampling: special words are drawn",
+        "scheduled_sampling:mixed_inputs",
+        "logits[:, : len(SPECIAL)] = -math.inf",
+        "pass",
+        test_scheduled_sampling.test_words_come_as_often_as_they_are_likely,
+    ),
+    Mutant(
+        "average: of the first epochs instead of the last",
+        "averaging:Average.add",
+        "[-self.count :]",
+        "[: self.count]",
+        test_averaging.test_the_mean_is_over_the_last_epochs,
+    ),
+    Mutant(
+        "average: no copies, all are what the parameters are now",
+        "averaging:Average.add",
+        ".flat.copy()",
+        ".flat",
+        test_averaging.test_the_mean_is_over_the_last_epochs,
     ),
 ]

@@ -1,6 +1,7 @@
 """The decoder: its loss and every gradient, checked as a whole."""
 
 import dataclasses
+import itertools
 
 import numpy
 import pytest
@@ -140,9 +141,10 @@ def test_complex_step_of_words_that_are_tied():
 
 @pytest.mark.gradcheck
 def test_complex_step_with_label_smoothing():
-    """Beside the cross-entropy, with and without weights: what it adds replaces nothing."""
-    for seed in SEEDS:
-        p, batch, masks = case(seed, steps=20)
+    """Beside the cross-entropy, with and without weights: what it adds replaces nothing, also
+    where tied words add to the last layer's gradient, too."""
+    for seed, widths in itertools.product(SEEDS, ({}, ALL_OPTIONS)):
+        p, batch, masks = case(seed, steps=20, **widths)
         rng = numpy.random.default_rng(seed)
         for weights in None, rng.uniform(0.5, 2, len(batch.targets)):
             b = dataclasses.replace(batch, weights=weights)

@@ -15,6 +15,7 @@ from minicap.generate import Rules, Writing, beam_search
 from minicap.gradcheck import ALL_OPTIONS, decoder_case, layer_cases
 from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.parameters import Parameters
+from minicap.scheduled_sampling import mixed_inputs
 from tests import strict_cupy
 
 
@@ -157,8 +158,19 @@ def test_writing_reads_two_arrays_from_the_device_in_each_step(monkeypatch, how)
         assert {d.name for d in strict_cupy.dtypes_made if d.kind == "f"} == {"float32"}
 
 
+def test_scheduled_sampling(xp):
+    """The same words, back on the host."""
+    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
+    luck = numpy.random.default_rng(1).random((2, len(batch.targets)))
+    expected = mixed_inputs(p, batch, 0.7, luck)
+    found = mixed_inputs(copy_of(p, xp), on_device(batch, xp), 0.7, luck)
+    assert isinstance(found, numpy.ndarray) and found.tolist() == expected.tolist()
+    assert found.tolist() != batch.words[batch.positions].tolist()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("widths", [{}, ALL_OPTIONS], ids=["usual", "all options"])
-def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths):
+def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths, smoothing):
     """The stand-in sees each array that is made: loss, gradients, clipping and Adam never touch
     float64, which would cost a GPU most of its speed."""
     for name, module in strict_cupy.modules().items():
@@ -171,7 +183,7 @@ def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths):
     masks = {name: to_device(mask, xp) for name, mask in masks.items()}
     gradients = q.like()
     strict_cupy.dtypes_made.clear()
-    _, backward = decoder.caption_loss(q, batch, masks=masks)
+    _, backward = decoder.caption_loss(q, batch, masks=masks, smoothing=smoothing)
     backward(gradients)
     Adam(q.flat).step(gradients.flat, clip_scale(add_gradients([gradients.flat]), 0.1))
     features = xp.zeros((len(batch.words), 5), dtype="float32")

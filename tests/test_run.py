@@ -186,6 +186,26 @@ def test_the_mean_of_the_last_epochs_is_kept(new, monkeypatch):
     assert saved.flat.tobytes() == kept[best].tobytes()
 
 
+@pytest.mark.parametrize("steps", [2, 9, 12, 13, 16, 18])
+def test_a_run_that_averages_goes_on_as_if_it_had_not_stopped(new, monkeypatch, steps):
+    """Three epochs of four steps, then two self-critical ones: before, at and after the border."""
+    whole, cut = new(recipe(**TWO_KINDS), "whole"), new(recipe(**TWO_KINDS), "cut")
+    whole.fit(quiet)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, steps)
+        with pytest.raises(Interrupted):
+            cut.fit(quiet)
+    again = restored(new(recipe(**TWO_KINDS), "cut"))
+    again.fit(quiet)
+    for array, same in zip(whole.trainer.average.last, again.trainer.average.last, strict=True):
+        assert array.tobytes() == same.tobytes()
+    assert len(whole.trainer.average.last) == 2
+    for key in ("dev_loss", "dev_accuracy"):
+        assert [x[key] for x in again.progress.history] == [x[key] for x in whole.progress.history]
+    one, other = (Model.load(run.folder / MODEL) for run in (whole, again))
+    assert one.parameters.flat.tobytes() == other.parameters.flat.tobytes()
+
+
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), interruptible() as asked:
         os.kill(os.getpid(), signal.SIGINT)

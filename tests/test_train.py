@@ -278,6 +278,10 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--image-bottleneck=-1",
         "--logit-bottleneck=-1",
         "--layers=0",
+        "--label-smoothing=1",
+        "--scheduled-sampling=1.1",
+        "--scheduled-sampling=nan",
+        "--average=0",
         "--threads=0",
         "--threads=1000000",
         "--seed=-1",
@@ -286,6 +290,17 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
 def test_numbers_that_make_no_sense(command, out, option):
     one_line(command(f"--out={out}", option), option.partition("=")[0] + " must be")
     assert not out.exists()
+
+
+def test_options_of_training_at_once(command, out):
+    """With two workers and self-critical epochs, resumed, and loaded."""
+    more = ("--label-smoothing=0.1", "--scheduled-sampling=0.5", "--average=2", "--dropout=0.2")
+    status, output, _ = command(
+        f"--out={out}", *more, "--epochs=3", "--self-critical=1", "--samples=2", "--threads=2"
+    )
+    assert status == 0 and "label_smoothing 0.1, scheduled_sampling 0.5, average 2" in output
+    assert command(f"--resume={out}", "--epochs=4", instead=True)[0] == 0
+    assert len(Model.load(out / MODEL).vocabulary) > 4
 
 
 def test_tied_words_are_as_wide_as_what_the_last_layer_sees(command, out):
