@@ -11,6 +11,8 @@ torch-padded   as torch-best, but for the LSTM, which gets padded captions
 torch-compiled as torch-padded, by torch.compile (needs a C++ compiler)
 tensorflow     the course's graph with Keras' layers and Adam, in a tf.function, by the Python of
                an environment that has TensorFlow
+products       no step at all: only the matrix products of minicap's, in its shapes and by its
+               workers. NumPy cannot take the step in less (CPU only)
 
 In turns, each in a process of its own, after a warm-up; prints minimum and median milliseconds of
 a step, the ratio to minicap, the peak of memory, and the share of the limit: the step's nominal
@@ -22,6 +24,7 @@ NVIDIA GPU: minicap on CuPy, PyTorch with cuDNN's LSTM and, but for the course's
 
 import argparse
 import json
+import math
 import multiprocessing
 import resource
 import statistics
@@ -89,6 +92,59 @@ def minicap(work: str, threads: int, device: str) -> Callable:
     recipe = replace(RECIPES["course"], clip_norm=5.0)
     trainer = Trainer(recipe, Sizes(vocabulary, *widths), 0, threads, device_module(device))
     return lambda features, ids, lengths: trainer.train_step(pack(features, ids, lengths))
+
+
+def products(work: str, threads: int, device: str) -> Callable:
+    from threadpoolctl import ThreadpoolController
+
+    from minicap.data.batches import Batch, pack
+    from minicap.nn.lstm import multiply_few_rows
+    from minicap.workers import Workers
+
+    vocabulary, _, (feature, image, hidden, embedding, logits) = WORKS[work]
+    blas = ThreadpoolController()
+    most = 20 * WORKS[work][1] * max(vocabulary, 4 * hidden)  # numbers in the largest array
+    rooms = numpy.random.default_rng(0).random((3, most), dtype=numpy.float32)
+    place = numpy.empty(most, numpy.float32)  # of all results
+
+    def multiply(rows: int, inputs: int, outputs: int, ways: str) -> None:
+        """A layer's products: y = x W, the gradients of W and of x; `ways` has those wanted."""
+        shapes = {"x": (rows, inputs), "y": (rows, outputs), "W": (inputs, outputs)}
+        results = {way: place[: math.prod(shape)].reshape(shape) for way, shape in shapes.items()}
+        x, y, W = (
+            room[: math.prod(shape)].reshape(shape)
+            for room, shape in zip(rooms, shapes.values(), strict=True)
+        )
+        if "y" in ways:
+            multiply_few_rows(x, W, results["y"])
+        if "W" in ways:
+            numpy.matmul(x.T, y, out=results["W"])
+        if "x" in ways:
+            numpy.matmul(y, W.T, out=results["x"])
+
+    def work_of(share: Batch) -> None:
+        captions, words, rows = share.counts.values()
+        with blas.limit(limits=1, user_api="blas"):
+            if image:
+                multiply(captions, feature, image, "yW")
+            multiply(captions, image or feature, hidden, "yWx" if image else "yW")
+            multiply(words, embedding, 4 * hidden, "yWx")
+            multiply(rows, hidden, 4 * hidden, "W")
+            for size in share.sizes:
+                multiply(size, hidden, 4 * hidden, "y")
+                multiply(size, 4 * hidden, hidden, "y")  # the way back; U is copied for it
+            if logits:
+                multiply(rows, hidden, logits, "yWx")
+            multiply(rows, logits or hidden, vocabulary, "yWx")
+
+    workers = Workers(threads, lambda method, share: work_of(share))
+
+    def step(features, ids, lengths) -> float:
+        shares = [(share,) for share, _ in pack(features, ids, lengths).split(threads)]
+        workers.run("", shares)
+        return 0.0
+
+    return step
 
 
 def torch_way(work: str, threads: int, device: str, way: str) -> Callable:
@@ -196,6 +252,7 @@ def tensorflow(work: str, threads: int, device: str) -> Callable:
 
 WAYS: dict[str, Callable[[str, int, str], Callable]] = {
     "minicap": minicap,
+    "products": products,
     "torch-seed": partial(torch_way, way="seed"),
     "torch-best": partial(torch_way, way="best"),
     "torch-padded": partial(torch_way, way="padded"),
