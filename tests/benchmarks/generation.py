@@ -14,7 +14,8 @@ counts the words that were written, and the last layer's weight from it to #END#
 so that captions have about 10 words. In turns, each in a process of its own, after a warm-up;
 prints captions per second, and how many captions are the same as minicap's, word by word: from
 the same float32 parameters, only where two are as good as each other to the last digits may they
-differ.
+differ. The limit: how many captions a second the operations of minicap's search allow, at the rate
+of the best square matrix product that NumPy reaches in the same run with as many threads.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy
+from training_step import matrix_rate
 
 VOCABULARY, MAX_WORDS, ALPHA = 8769, 19, 0.7
 END, PAD, START, UNK = range(4)  # as in a sorted vocabulary
@@ -62,6 +64,27 @@ def parameters():
 
 def pictures(number: int):
     return numpy.random.default_rng(1).standard_normal((number, 2048), dtype=numpy.float32)
+
+
+def limit(beams: int, threads: int, features) -> dict:
+    """What captions for these pictures need, steps of a hypothesis and their operations, and how
+    many operations there can be in a second."""
+    from minicap import generate
+
+    sizes, p = parameters()
+    steps, candidates = 0, generate.candidates
+
+    def counted(y, *others):
+        nonlocal steps
+        steps += len(y)
+        return candidates(y, *others)
+
+    generate.candidates = counted
+    minicap(beams, 1)(features)
+    generate.candidates = candidates
+    names = ("lstm", "token_logits_bottleneck", "token_logits")
+    each = 2 * sum(p[name].size for name in names)
+    return {"steps": steps, "operations": steps * each, "rate": matrix_rate(threads)}
 
 
 def minicap(beams: int, threads: int) -> Callable:
@@ -176,7 +199,10 @@ def measure(way: str, options) -> dict:
         began = time.perf_counter()
         captions = write(features)
         rates.append(len(features) / (time.perf_counter() - began))
-    return {"rate": statistics.median(rates), "captions": captions}
+    found = {"rate": statistics.median(rates), "captions": captions}
+    if way == "minicap":
+        found["limit"] = limit(options.beams[0], options.threads, features)
+    return found
 
 
 def main() -> None:
@@ -218,6 +244,14 @@ def table(beams: int, runs: dict[str, list[dict]], options) -> dict:
         f"{options.rounds} rounds in turns; {statistics.mean(lengths):.1f} words on average, "
         f"{min(lengths)} to {max(lengths)}, {len(set(map(tuple, first)))} different captions"
     )
+    most = [run["limit"] for run in runs.get("minicap", [])]
+    if most:
+        steps, operations = most[0]["steps"], most[0]["operations"]
+        rate = max(found["rate"] for found in most)
+        print(
+            f"{steps:,} steps of a hypothesis, {operations / 1e9:.0f} GFLOP: at {rate / 1e9:.0f} "
+            f"GFLOP/s {len(first) * rate / operations:,.0f} captions/s"
+        )
     print(f"{'':16}{'captions/s':>12}{'best':>8}{'ratio':>8}{'same captions':>18}")
     figures = {}
     for way, found in runs.items():
