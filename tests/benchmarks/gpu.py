@@ -20,7 +20,7 @@ def main() -> None:
     options = parser.parse_args()
     tests = ["-m", "pytest", "-q", str(HERE.parent / "test_device.py")]
     step = [str(HERE / "training_step.py"), "--device", "cuda", "--work", "coco", "batch1024"]
-    step += ["--ways", "minicap", "torch-seed", "torch-best", "torch-padded", "torch-compiled"]
+    step += ["--ways", "minicap", "torch-course", "torch-best", "torch-padded", "torch-compiled"]
     step += ["--json", str(options.json)] if options.json else []
     for command in tests, step:
         status = subprocess.run([sys.executable, *command]).returncode

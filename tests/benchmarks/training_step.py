@@ -5,7 +5,7 @@
         [--device cuda]
 
 minicap        Trainer.train_step, from ids and features to new parameters
-torch-seed     the course's graph: pad, project every position to the vocabulary, mask the loss
+torch-course   the course's graph: pad, project every position to the vocabulary, mask the loss
 torch-best     only real words are projected, the LSTM gets a packed sequence, Adam is fused
 torch-padded   as torch-best, but for the LSTM, which gets padded captions
 torch-compiled as torch-padded, by torch.compile (needs a C++ compiler)
@@ -188,11 +188,11 @@ def torch_way(work: str, threads: int, device: str, way: str) -> Callable:
                     targets = targets.flatten()[real]
             y = self.logits(self.narrow(h) if self.narrow else h)
             return functional.cross_entropy(
-                y.flatten(0, -2), targets.flatten(), ignore_index=PAD if way == "seed" else -100
+                y.flatten(0, -2), targets.flatten(), ignore_index=PAD if way == "course" else -100
             )
 
     model = Decoder().to(device)
-    adam = torch.optim.Adam(model.parameters(), 1e-3, fused=way != "seed")
+    adam = torch.optim.Adam(model.parameters(), 1e-3, fused=way != "course")
     loss_of = torch.compile(model, dynamic=True) if way == "compiled" else model
 
     def step(features, ids, lengths):
@@ -253,7 +253,7 @@ def tensorflow(work: str, threads: int, device: str) -> Callable:
 WAYS: dict[str, Callable[[str, int, str], Callable]] = {
     "minicap": minicap,
     "products": products,
-    "torch-seed": partial(torch_way, way="seed"),
+    "torch-course": partial(torch_way, way="course"),
     "torch-best": partial(torch_way, way="best"),
     "torch-padded": partial(torch_way, way="padded"),
     "torch-compiled": partial(torch_way, way="compiled"),
@@ -279,6 +279,15 @@ def matrix_rate(threads: int, device: str = "cpu") -> float:
     return best
 
 
+def peak_megabytes() -> float:
+    """The most memory that this process and its helpers, minicap's other workers, have had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for helper in multiprocessing.active_children():
+        status = Path(f"/proc/{helper.pid}/status").read_text()
+        peak += int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return peak
+
+
 def measure(way: str, work: str, threads: int, device: str, steps: int) -> dict:
     """Seconds of the median step after a warm-up, in this process."""
     batches = make_batches(work)
@@ -293,10 +302,7 @@ def measure(way: str, work: str, threads: int, device: str, steps: int) -> dict:
         last = step(*batch)
         seconds.append(time.perf_counter() - began)
     found = {"seconds": statistics.median(seconds), "losses": [first, last]}
-    found["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    for helper in multiprocessing.active_children():  # minicap's other workers
-        status = Path(f"/proc/{helper.pid}/status").read_text()
-        found["megabytes"] += int(status.split("VmHWM:")[1].split()[0]) / 1024
+    found["megabytes"] = peak_megabytes()
     if way == "minicap":
         found["rate"] = matrix_rate(threads, device)
     return found
