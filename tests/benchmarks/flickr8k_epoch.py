@@ -4,9 +4,9 @@
 
 Same data, sizes, batches of 64, dropout 0.3, clipping at 5 and Adam. PyTorch runs twice:
 torch-course pads, projects every position to the vocabulary and masks the loss; torch-packed
-projects real words only, with fused Adam. Prints seconds an epoch (minimum and median over the rounds), peak
-memory and the ratio to minicap. The folder is one with Flickr8k's token file, split lists and
-mobilenetv2_features.npz.
+projects real words only, with fused Adam. Prints seconds an epoch (minimum and median over the
+rounds), peak memory (of all processes) and the ratio to minicap. The folder is one with Flickr8k's
+token file, split lists and mobilenetv2_features.npz.
 """
 
 import argparse
