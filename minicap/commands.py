@@ -1,5 +1,6 @@
 """What all commands share: their errors are one line each."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -7,9 +8,12 @@ from minicap.errors import UserError
 
 
 def run(command: Callable[[], int | None]) -> None:
-    """Call `command` and exit: with what it returns, or with 1 and one line on a UserError."""
+    """Call `command` and exit: with what it returns, or with 1 and one line on a UserError,
+    or where the system refuses a file."""
     try:
-        sys.exit(command())
+        status = command()
+        sys.stdout.flush()
+        sys.exit(status)
     except UserError as error:
         print("error:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(1)
@@ -22,3 +26,9 @@ def run(command: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        if not error.filename:  # our output: at its end Python would try to write it once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -79,8 +79,15 @@ class Options:
         """UserError for what makes no sense."""
         if (self.model is None) == (self.results is None):
             raise UserError("name a MODEL, or a file with --results")
-        if self.ensemble and not self.model:
-            raise UserError("--ensemble goes with a MODEL")
+        for name, given in (
+            ("--ensemble", self.ensemble),
+            ("--device", self.device != "cpu"),
+            ("an option of writing, such as --beams,", self.writing != BEAM),
+        ):
+            if given and not self.model:
+                raise UserError(f"{name} goes with a MODEL")
+        if self.out and self.out.is_file():
+            raise UserError(f"--out {self.out}: this is a file; name a folder")
         self.writing.check()
         for name, least in (("neighbours", 1), ("shown", 0), ("seed", 0)):
             if getattr(self, name) < least:
@@ -140,8 +147,6 @@ def main(arguments: list[str] | None = None) -> None:
         },
         pictures.notes + notes,
     )
-    print(*lines(evaluation), sep="\n")
-
     out = options.out or source.parent / "evaluation"
     named = dict(zip(pictures.names, captions, strict=True))
     seen = [row for row, name in enumerate(pictures.names) if name in shown]
@@ -153,7 +158,8 @@ def main(arguments: list[str] | None = None) -> None:
     }
     for name, text in contents.items():
         write_text(out / name, text)
-        print(f"written   {out / name}")
+    print(*lines(evaluation), sep="\n")
+    print(*(f"written   {out / name}" for name in contents), sep="\n")
 
 
 def lines(evaluation: Evaluation) -> list[str]:

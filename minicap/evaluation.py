@@ -105,12 +105,11 @@ class Evaluation:
                 for name, cider in floors
                 if ours[1] <= cider
             ]
-        unk = tokenise(UNK)[0]
         for kind, odd in (
             ("are empty: each scores 0", sum(not some for some in captions)),
             (
-                f"are nothing but {UNK}, a word of no reference",
-                sum({*c} == {unk} for c in captions),
+                f"hold {UNK}, which counts as a word of no reference",
+                sum(UNK in caption for caption in self.judged.captions),
             ),
         ):
             if odd:

@@ -14,6 +14,7 @@ from minicap.errors import UserError
 from minicap.java import Meteor, ptb_tokenise
 
 Tokenizer = Literal["words", "ptb"]
+UNKNOWN = " unkunk "  # for #UNK# in a caption: a word that no reference has
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
 
 
@@ -88,7 +89,8 @@ class Judge:
         ):
             if odd := [name for name in has if name not in lacks]:
                 raise UserError(f"{kind}: {', '.join(odd[:3])} ({len(odd):,} in all)")
-        words = words_of([candidates[name] for name in self.references], self.tokenizer)
+        texts = [candidates[name].replace(UNK, UNKNOWN) for name in self.references]
+        words = words_of(texts, self.tokenizer)
         judged = self.references, {n: [w] for n, w in zip(self.references, words, strict=True)}
         bleu, bleu_each = Bleu(4).compute_score(*judged, verbose=0)
         total = {f"BLEU-{n}": float(score) for n, score in enumerate(bleu, 1)}

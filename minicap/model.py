@@ -104,10 +104,13 @@ class Ensemble:
     models: tuple[Model, ...]
 
     def __post_init__(self):
-        for other in self.models[1:]:
+        for number, other in enumerate(self.models[1:], 2):
             difference = self.vocabulary.difference(other.vocabulary)
             if difference:
-                raise UserError(f"models write together only if they know the same: {difference}")
+                raise UserError(
+                    f"models write together only if they know the same words, and the first and "
+                    f"number {number} do not: {difference}"
+                )
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -98,8 +98,11 @@ class Run:
                 f"{self.folder}: captions, splits or features have changed since this run was "
                 "saved: bring them back, or start a new run"
             )
-        self.trainer.restore(arrays, about["place"])
         self.progress = Progress(**about["progress"])
+        if self.progress.history and not (self.folder / MODEL).exists():
+            kept = self.folder / MODEL
+            raise UserError(f"{kept}, the best model so far, is gone: start a new run")
+        self.trainer.restore(arrays, about["place"])
 
     def fit(self, tell=tqdm.write) -> None:
         """Train until the recipe's epochs are done or dev loss has stopped falling.
@@ -231,20 +234,26 @@ def interruptible() -> Iterator[list]:
             signal.signal(number, handler)
 
 
-def new_folder(wanted: Path | None, default: str) -> Path:
-    """Make the folder for a new run: `wanted`, which must not hold a run yet, or else
-    runs/`default`, with -2, -3, ... behind it if that is taken."""
-    if wanted and ((wanted / RUN).exists() or (wanted / MODEL).exists()):
+def check_folder(wanted: Path) -> None:
+    """UserError if a new run cannot be here: this is a file, or holds a run already."""
+    if wanted.exists() and not wanted.is_dir():
+        raise UserError(f"--out {wanted}: this is a file; name a folder")
+    if (wanted / RUN).exists() or (wanted / MODEL).exists():
         raise UserError(f"{wanted} holds a run already: choose another --out, or --resume {wanted}")
+
+
+def new_folder(wanted: Path | None, default: str) -> Path:
+    """Make the folder for a new run: `wanted` (see `check_folder`) or else runs/`default`, with -2,
+    -3, ... behind it if that is taken."""
+    if wanted:
+        check_folder(wanted)
     number = 1
     while True:
         folder = wanted or Path("runs") / (f"{default}-{number}" if number > 1 else default)
         try:
             folder.mkdir(parents=True, exist_ok=bool(wanted))
             return folder
-        except FileExistsError as error:
-            if wanted:
-                raise UserError(f"--out {wanted}: this is a file; name a folder") from error
-            number += 1
         except OSError as error:
-            raise UserError(f"cannot make the folder {folder} ({error.strerror})") from error
+            if wanted or not isinstance(error, FileExistsError):
+                raise UserError(f"cannot make the folder {folder} ({error.strerror})") from error
+            number += 1

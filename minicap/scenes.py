@@ -45,8 +45,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = tyro.cli(Options, prog="python -m minicap.scenes", args=arguments)
     if not (options.out or options.pictures or options.probe):
         raise UserError("nothing to do: give --out, --pictures or --probe (see --help)")
-    if options.count < 1:
-        raise UserError("--count must be 1 or more")
+    if not 1 <= options.count <= SPLIT_SIZES[options.split]:
+        most = SPLIT_SIZES[options.split]
+        raise UserError(f"--count must be from 1 to {most:,}, the pictures of {options.split}")
+    if options.probe and options.seed:
+        raise UserError("--probe is about the shipped data set, which has the seed 0")
     if not 0 <= options.seed < 2**32:
         raise UserError("--seed must be from 0 to 2**32 - 1")
     if options.out:

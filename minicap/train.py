@@ -19,7 +19,7 @@ from minicap.model import Model
 from minicap.outcome import photos_outcome, scenes_outcome
 from minicap.recipes import RECIPES, Recipe
 from minicap.report import write_report
-from minicap.run import MODEL, RUN, Interrupted, Run, new_folder
+from minicap.run import MODEL, RUN, Interrupted, Run, check_folder, new_folder
 from minicap.self_critical import Critic
 from minicap.trainer import Trainer
 
@@ -75,7 +75,21 @@ def parse(arguments: list[str] | None = None) -> Options:
         if changed:
             names = ", ".join("--" + name.replace("_", "-") for name in sorted(changed))
             raise UserError(f"a resumed run keeps its settings: {names} cannot be changed")
+        options = dataclasses.replace(options, settings=longer(options.settings, default.settings))
     return options
+
+
+def longer(recipe: Recipe, saved: Recipe) -> Recipe:
+    """The recipe of a resumed run, which may have more epochs than were `saved`. Where the last
+    ones are self-critical, so are those that are added: these begin where they did before."""
+    if not saved.self_critical:
+        return recipe
+    before = saved.epochs - saved.self_critical
+    if recipe.epochs <= before:
+        raise UserError(
+            f"--epochs must be more than {before}: so many come before the self-critical ones"
+        )
+    return dataclasses.replace(recipe, self_critical=recipe.epochs - before)
 
 
 def to_json(options: Options) -> dict:
@@ -117,6 +131,8 @@ def main(arguments: list[str] | None = None) -> int | None:
         raise UserError("--seed must be 0 or more")
     if options.photos and not options.data.captions:
         raise UserError("--photos goes with --captions: the shipped scenes are drawn")
+    if options.out and not options.resume:
+        check_folder(options.out)  # now, and not after the long reading
     photos = find_photos(options.photos) if options.photos else None
     xp = device_module(options.device)
     dataset = load_dataset(

@@ -1,5 +1,8 @@
 """What all commands share: how they end."""
 
+import subprocess
+import sys
+
 import numpy
 import pytest
 
@@ -42,6 +45,23 @@ def test_too_large_a_model_is_one_line(capsys):
 
 def test_ctrl_c_shows_no_traceback(capsys):
     assert ends(raising(KeyboardInterrupt()), capsys) == (130, "interrupted\n")
+
+
+def test_output_that_cannot_be_written_is_one_line():
+    """No traceback, neither of the command nor of Python's own last try."""
+    code = "from minicap import commands; commands.run(lambda: print('x' * 9))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1 and done.stderr == "error: No space left on device\n"
+
+
+def test_a_file_that_cannot_be_read_is_named(capsys, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        commands.run((tmp_path / "none").read_text)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
 
 
 def test_a_bug_does_show_one():

@@ -97,7 +97,7 @@ def test_captions_that_say_nothing_are_counted():
     found = evaluation(["", "...", "#UNK#", "#UNK# #UNK#", "#UNK# dog", "a"]).warnings
     assert found == [
         "2 of 6 captions are empty: each scores 0",
-        "2 of 6 captions are nothing but #UNK#, a word of no reference",
+        "3 of 6 captions hold #UNK#, which counts as a word of no reference",
     ]
 
 

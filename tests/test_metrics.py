@@ -195,6 +195,13 @@ def test_unk_is_one_word():
     assert one == scores(CANDIDATES | {"bus.jpg": "a zyzzyva bus"}, REFERENCES)
 
 
+def test_unk_is_a_word_of_no_reference():
+    """Not even of one in which a program has written the same."""
+    references = REFERENCES | {"bus.jpg": ["an unk <unk> #UNK#"]}
+    _, each = Judge(references)(CANDIDATES | {"bus.jpg": "#UNK# #UNK#"})
+    assert all(each[metric][1] == pytest.approx(0, abs=1e-6) for metric in METRICS)
+
+
 @pytest.mark.parametrize(("number", "line"), [(0, "are none"), (1, "is one picture")])
 def test_fewer_than_two_pictures_are_refused(number, line):
     some = dict(list(REFERENCES.items())[:number])

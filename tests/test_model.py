@@ -104,7 +104,7 @@ def test_an_ensemble_writes_no_longer_than_any_of_its_models():
 
 def test_an_ensemble_has_one_vocabulary():
     other = replace(model(), vocabulary=Vocabulary(["a", "cat", "dog", "red"]))
-    with pytest.raises(UserError, match="know the same: 8 against 8 words.*blue.*cat"):
+    with pytest.raises(UserError, match="and number 3 do not: 8 against 8 words.*blue.*cat"):
         Ensemble((model(), model(), other))
 
 

@@ -180,6 +180,34 @@ def test_resume_with_more_epochs_equals_all_at_once(command, out, tmp_path):
     assert all(numpy.array_equal(one[name], other[name]) for name in one)
 
 
+def test_a_longer_self_critical_run_has_more_self_critical_epochs(command, out, tmp_path):
+    """They begin where they began: the logits are sharpened once, and no epoch is an ordinary one
+    again."""
+    words = ("--self-critical=1", "--samples=2", "--average=2", "--temperature=0.25")
+    command(f"--out={out}", *words, "--epochs=2")
+    status, text, _ = command("--resume", out, "--epochs=4", instead=True)
+    assert status == 0 and "self_critical 3" in text
+    kinds = [json.loads(line).keys() & {"train_loss", "train_reward"} for line in
+             (out / METRICS).read_text().splitlines()]  # fmt: skip
+    assert kinds == [{"train_loss"}, *3 * [{"train_reward"}]]
+    whole = tmp_path / "whole"
+    command(f"--out={whole}", *words[1:], "--self-critical=3", "--epochs=4")
+    first, second = (
+        [json.loads(line)["dev_loss"] for line in (folder / METRICS).read_text().splitlines()]
+        for folder in (out, whole)
+    )
+    assert first == pytest.approx(second, rel=1e-2)  # but for the step sizes of the second epoch
+    one_line(command("--resume", out, "--epochs=1", instead=True), "--epochs must be more than 1")
+
+
+def test_resume_without_its_model_is_said_before_training(command, out):
+    command(f"--out={out}")
+    (out / MODEL).unlink()
+    before = contents(out)
+    one_line(command("--resume", out, "--epochs=4", instead=True), out / MODEL, "is gone")
+    assert contents(out) == before
+
+
 def test_resume_from_another_folder(command, out, tmp_path, monkeypatch):
     """Data files given by relative paths are still found."""
     monkeypatch.chdir(tmp_path)
@@ -232,9 +260,10 @@ def test_resume_of_nothing_or_of_something_broken(command, out):
     one_line(command("--resume", out, instead=True), "this is a model, but a run is needed")
 
 
-def test_out_that_holds_a_run_is_not_touched(command, out):
+def test_out_that_holds_a_run_is_not_touched(command, out, monkeypatch):
     command(f"--out={out}")
     before = contents(out)
+    monkeypatch.setattr(train, "load_dataset", None)  # said before the data is read
     one_line(command(f"--out={out}"), f"{out} holds a run already", f"--resume {out}")
     assert contents(out) == before
 

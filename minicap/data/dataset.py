@@ -48,6 +48,8 @@ class DataFiles:
         if self.train_split or self.dev_split or self.test_split:
             needed += ["train_split", "dev_split"]
         missing = [name for name in needed if getattr(self, name) is None]
+        if missing == ["dev_split"]:
+            raise UserError("lists of photos go together: give --dev-split too")
         if missing and (len(missing) < len(needed) or self.test_split):
             options = ", ".join("--" + name.replace("_", "-") for name in missing)
             raise UserError(f"your own data also needs {options}; without any, scenes are used")

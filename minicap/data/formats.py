@@ -52,6 +52,8 @@ def _flickr(lines: list[str]) -> Iterator[Entry]:
             name = NUMBER.sub("", name.strip())
             if not tab or not name:
                 expected = "expected name#number, a tab and a caption"
+                if number == 1:
+                    expected += f", or a header with {PHOTO[0]} and {CAPTION[0]}"
                 raise Malformed(f"line {number}: {expected}, got {line[:60]!r}")
             yield name, caption, None
 
@@ -64,9 +66,11 @@ def _table(lines: list[str], delimiter: str, fields: list[str]) -> Iterator[Entr
         delimiter=delimiter,
         quoting=csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL,
     )
-    begun = False
+    begun, read = False, 0
     try:
         for row in reader:
+            _check_quotes(lines[read : reader.line_num], delimiter, read + 1)
+            read = reader.line_num
             if not row or row == [""]:
                 continue
             if not begun:  # the header
@@ -84,6 +88,16 @@ def _table(lines: list[str], delimiter: str, fields: list[str]) -> Iterator[Entr
             yield NUMBER.sub("", row[photo].strip()), row[caption], chosen
     except csv.Error as error:
         raise Malformed(f"line {reader.line_num}: {error}") from error
+
+
+def _check_quotes(lines: list[str], delimiter: str, first: int) -> None:
+    """A caption may have several lines; a quote that is never closed would swallow the photos that
+    follow. lines: those of one row; first: its number."""
+    if len(lines) > 1:
+        try:
+            list(csv.reader([line + "\n" for line in lines], delimiter=delimiter, strict=True))
+        except csv.Error as error:
+            raise Malformed(f"line {first}: a quote is opened here and not closed") from error
 
 
 def _json(text: str) -> Iterator[Entry]:
@@ -111,8 +125,11 @@ def _each_line(lines: list[str]) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise Malformed(f"line {number}: broken JSON ({error})") from error
+            except json.JSONDecodeError as error:
+                place = f"line {number}, column {error.colno}"
+                raise Malformed(f"{place}: broken JSON ({error.msg})") from error
+            except RecursionError as error:
+                raise Malformed(f"line {number}: JSON that is nested too deeply") from error
 
 
 def _text(entry: Any, field: str, place: str) -> str:
@@ -149,10 +166,12 @@ def _coco(whole: dict) -> Iterator[Entry]:
     images = whole.get("images")
     if not isinstance(images, list) or not isinstance(whole["annotations"], list):
         raise Malformed("`images` and `annotations` must be lists, as in COCO's captions_*.json")
-    names = {}
+    names: dict[int, str] = {}
     for number, image in enumerate(images):
-        name = _text(image, "file_name", f"images[{number}]")
-        names[_number(image, "id", f"images[{number}]")] = name
+        place = f"images[{number}]"
+        name, image_id = _text(image, "file_name", place), _number(image, "id", place)
+        if names.setdefault(image_id, name) != name:
+            raise Malformed(f"{place}: {name} has the id {image_id}, and so has {names[image_id]}")
     for number, annotation in enumerate(whole["annotations"]):
         place = f"annotations[{number}]"
         image = _number(annotation, "image_id", place)

@@ -102,7 +102,8 @@ def read_results(path: Path, ids: Mapping[str, Id]) -> dict[str, str]:
     if unknown:
         shown = ", ".join(map(repr, unknown[:3]))
         raise UserError(
-            f"{path}: not among the pictures judged: image_id {shown} ({len(unknown):,} in all)"
+            f"{path}: not among the {len(ids):,} pictures judged, {next(iter(ids))} for example: "
+            f"image_id {shown} ({len(unknown):,} in all); --captions names others to judge by"
         )
     if missing := [name for name in ids if name not in captions]:
         raise UserError(

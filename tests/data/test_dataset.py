@@ -127,6 +127,8 @@ def test_each_missing_file_is_named(files, name):
 
 
 def test_incomplete_files_name_the_missing_options(files):
+    with pytest.raises(UserError, match="go together: give --dev-split too"):
+        replace(files, dev_split=None).complete()
     with pytest.raises(UserError, match="needs --features, --dev-split;"):
         replace(files, dev_split=None, features=None).complete()
     with pytest.raises(UserError, match="--captions, --features, --train-split, --dev-split"):

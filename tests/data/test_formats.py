@@ -167,8 +167,19 @@ def test_coco_is_whole_and_quick(real_data):
         ("image,caption\n,A dog\n", "line 2: expected 2 fields"),
         ("image,caption,more\na.jpg,A,B,C\n", "line 2: expected 3 fields"),
         ("image,caption\na.jpg," + "x" * 200_000, "line 2: field larger than field limit"),
+        ('image,caption\na.jpg,A\nb.jpg,"B\nc.jpg,C\nd.jpg,D\n', "line 3: a quote is opened"),
+        ('image,caption\na.jpg,A\nb.jpg,"B\nc.jpg,"C"\n', "line 3: a quote is opened"),
+        (
+            '{"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}],'
+            '"annotations": []}',
+            r"images\[1\]: b has the id 7, and so has a",
+        ),
+        ("image,captions_en\na.jpg,A\n", "line 1: .*or a header with image and caption"),
         ('{"images": [}', r"line 1, column 13: broken or cut-off JSON"),
-        ('{"image": "a.jpg", "caption": "A"}\n{"image": "b.jpg"\n', "line 2: broken JSON"),
+        (
+            '{"image": "a.jpg", "caption": "A"}\n{"image": "b.jpg"\n',
+            "line 2, column 18: broken JSON",
+        ),
         (
             '{"image": "a.jpg", "caption": "A"}\n{"caption": "b"}\n',
             "line 2: needs a photo .* has cap",

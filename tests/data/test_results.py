@@ -89,7 +89,7 @@ def test_duplicates_are_refused(read):
 def test_pictures_that_one_side_lacks_are_refused(read):
     strange = [{"image_id": id_, "caption": "a"} for id_ in (4, "cat.jpg", 5, 6)]
     with pytest.raises(
-        UserError, match=r"not among the pictures judged: image_id 4, 'cat.jpg', 5 .4 in all"
+        UserError, match=r"not among the 3 pictures .*: image_id 4, 'cat.jpg', 5 .4 in all"
     ):
         read(GOOD + strange)
     with pytest.raises(UserError, match="no caption for beach.jpg, street/bus.jpg .2 of the 3 pic"):

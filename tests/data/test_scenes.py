@@ -142,6 +142,22 @@ def test_pictures_are_written_under_their_names(tmp_path, scenes, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names("dev")[:2])
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--pictures=x", "--count=301"], "--count must be from 1 to 300, the pictures of test"),
+        (["--pictures=x", "--count=0"], "--count must be from 1"),
+        (["--probe", "--seed=5"], "--probe is about the shipped data set"),
+        ([], "nothing to do"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=told):
+        command.main(words)
+    assert not list(tmp_path.iterdir())
+
+
 def test_shipped_features_are_those_of_the_pictures(scenes, tmp_path, monkeypatch):
     """Cosine 0.999 after standardising, and no other row of the 3,000 is nearer.
 
