@@ -190,6 +190,7 @@ RECIPES = {
         standardise=True,
         photo="always",
         image_bottleneck=0,
+        hidden=512,
         embedding=200,
         logit_bottleneck=0,
         word_range=1.0,

@@ -36,7 +36,7 @@ def test_the_best_recipe_s_outline():
     """What docs/better-captions.md says of it."""
     best = RECIPES["best"]
     assert (best.photo, best.standardise, best.log_frequencies) == ("always", True, True)
-    assert (best.image_bottleneck, best.logit_bottleneck) == (0, 0)
+    assert (best.image_bottleneck, best.hidden, best.logit_bottleneck) == (0, 512, 0)
     assert (best.epochs, best.self_critical, best.samples, best.temperature) == (11, 5, 5, 0.4)
     assert best.choose == "cider" and best.photo_gain == 0.1 and best.reward_bleu == 1
 
