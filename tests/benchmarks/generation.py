@@ -71,7 +71,7 @@ def limit(beams: int, threads: int, features) -> dict:
     many operations there can be in a second."""
     from minicap import generate
 
-    sizes, p = parameters()
+    _, p = parameters()
     steps, candidates = 0, generate.candidates
 
     def counted(y, *others):

@@ -332,7 +332,8 @@ def main() -> None:
         )
         print(json.dumps(found))
         return
-    ways = [way for way in options.ways if way != "tensorflow" or options.tensorflow]
+    lacking = {"tensorflow": not options.tensorflow, "products": options.device != "cpu"}
+    ways = [way for way in options.ways if not lacking.get(way)]
     other = multiprocessing.Process(target=spin, daemon=True)
     if options.busy:
         other.start()
