@@ -13,7 +13,7 @@ import numpy
 from threadpoolctl import ThreadpoolController
 
 from minicap.averaging import Average
-from minicap.backend import to_device, to_host
+from minicap.backend import Array, to_device, to_host
 from minicap.data.batches import Batch, Photos
 from minicap.data.dataset import Split
 from minicap.decoder import (
@@ -146,15 +146,15 @@ class Trainer:
         counts = batch.counts
         shares = list(batch.split(self.threads))
         jobs = [(k, share, index, counts, place) for k, (share, index) in enumerate(shares)]
-        loss = sum(run("_reinforce" if critical else "_differentiate", jobs))
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss became {loss} at step {self.adam.t + 1}")
-        everybody = range(self.threads)
-        scale = 1.0
+        losses = run("_reinforce" if critical else "_differentiate", jobs)
+        everybody, squares = range(self.threads), []
         if self.recipe.clip_norm or len(jobs) > 1:
             squares = run("_add", [(k, len(jobs)) for k in everybody])
-            if self.recipe.clip_norm:
-                scale = clip_scale(sum(squares, []), self.recipe.clip_norm)
+        loss = sum(map(float, losses))  # a GPU has only been told what to do: here it is waited for
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} at step {self.adam.t + 1}")
+        limit = self.recipe.clip_norm
+        scale = clip_scale(sum(squares, []), limit) if limit else 1.0
         self.adam.t += 1
         rate = self.learning_rate()
         run("_update", [(k, self.adam.t, rate, scale) for k in everybody])
@@ -216,8 +216,8 @@ class Trainer:
 
     def _differentiate(
         self, k: int, share: Batch, index: dict, counts: dict, place: tuple
-    ) -> float:
-        """Worker k's part of the loss and of the gradients.
+    ) -> Array:
+        """Worker k's part of the loss (0-d) and of the gradients.
 
         index, counts: which captions, words and rows of the batch are its own, and how many the
         batch has; masks are drawn for the whole batch, so that they are the same for any number
@@ -238,7 +238,7 @@ class Trainer:
             self.parameters, share, counts["rows"], masks, empty=empty, smoothing=smoothing
         )
         backward(self.gradients[k])
-        return float(loss)
+        return loss
 
     def _reinforce(self, k: int, share: Photos, index: dict, counts: dict, place: tuple) -> float:
         """Worker k's part of the mean reward, with a minus, and of the gradients. (See
@@ -265,8 +265,9 @@ class Trainer:
         backward(self.gradients[k])
         return -float(rewards.sum()) / divisor if math.isfinite(loss) else float(loss)
 
-    def _add(self, k: int, count: int) -> list[float]:
-        """The sum of `count` workers' gradients: worker k's share of the blocks."""
+    def _add(self, k: int, count: int) -> list[Array]:
+        """The sum of `count` workers' gradients: worker k's share of the blocks. Returns the sum of
+        each block's squares."""
         flat = [gradients.flat for gradients in self.gradients[:count]]
         return add_gradients(flat, k, self.threads)
 

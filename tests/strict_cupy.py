@@ -13,17 +13,17 @@ import types
 
 import numpy
 
-FUNCTIONS = ["zeros", "zeros_like", "arange", "where", "concatenate", "argmax", "matmul"]
-FUNCTIONS += ["full", "sort"]
-FUNCTIONS += ["ascontiguousarray", "exp", "expm1", "log", "sqrt", "tanh"]
-FUNCTIONS += ["minimum", "maximum", "isfinite", "ones", "add", "subtract", "multiply", "divide"]
+ELEMENTWISE = ["exp", "expm1", "log", "sqrt", "tanh", "minimum", "maximum", "isfinite", "where"]
+ELEMENTWISE += ["add", "subtract", "multiply", "divide"]
+FUNCTIONS = ["zeros", "zeros_like", "ones", "full", "arange", "concatenate", "argmax", "matmul"]
+FUNCTIONS += ["sort", "ascontiguousarray"]
 
 dtypes_made: set[numpy.dtype] = set()  # of every array since the set was last cleared
 
 
 def on_host(value):
     """What NumPy needs to compute; TypeError if there is an array of the host's among it."""
-    if isinstance(value, ndarray):
+    if isinstance(value, ndarray | Traced):
         return value._host
     if isinstance(value, numpy.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -87,17 +87,31 @@ class ndarray:
         return self._host.item()
 
 
-def _operators(name, function):
-    """Gives ndarray `x + y`, `y + x` and, where Python has it, `x += y`."""
+class Traced:
+    """What an array is within a fused function: it has operators, and nothing else."""
+
+    __array_ufunc__ = None
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, host):
+        self._host = host
+        dtypes_made.add(host.dtype)
+
+    def __bool__(self):
+        raise TypeError("Can't cast to bool")
+
+
+def _operators(kind, name, function):
+    """Gives `kind` x + y, y + x and, where Python has it, x += y."""
 
     def forward(self, other):
-        return on_device(function(self._host, on_host(other)))
+        return kind(numpy.asarray(function(self._host, on_host(other))))
 
     def reflected(self, other):
-        return on_device(function(on_host(other), self._host))
+        return kind(numpy.asarray(function(on_host(other), self._host)))
 
-    setattr(ndarray, f"__{name}__", forward)
-    setattr(ndarray, f"__r{name}__", reflected)
+    setattr(kind, f"__{name}__", forward)
+    setattr(kind, f"__r{name}__", reflected)
     if hasattr(operator, f"i{name}"):
         in_place_function = getattr(operator, f"i{name}")
 
@@ -105,26 +119,59 @@ def _operators(name, function):
             in_place_function(self._host, on_host(other))  # in the device's own memory
             return self
 
-        setattr(ndarray, f"__i{name}__", in_place)
+        setattr(kind, f"__i{name}__", in_place)
 
 
-for _name in ["add", "sub", "mul", "truediv", "matmul", "lt", "le", "eq", "ne", "gt", "ge"]:
-    _operators(_name, getattr(operator, _name))
+_operators(ndarray, "matmul", operator.matmul)
+for _name in ["add", "sub", "mul", "truediv", "lt", "le", "eq", "ne", "gt", "ge"]:
+    _operators(ndarray, _name, getattr(operator, _name))
+    _operators(Traced, _name, getattr(operator, _name))
 
 
-def _on_device_only(function):
+def _on_device_only(function, elementwise=False):
     """`function` for device arrays: out= is on the device too, and is what comes back."""
 
     def call(*args, out=None, **options):
+        kind = Traced if any(isinstance(x, Traced) for x in args) else ndarray
+        if kind is Traced and not elementwise:
+            raise TypeError(f"{function} cannot be fused")
         args, options = on_host(args), {name: on_host(value) for name, value in options.items()}
         if out is None:
-            return on_device(function(*args, **options))
-        if not isinstance(out, ndarray):
+            return kind(numpy.asarray(function(*args, **options)))
+        if not isinstance(out, kind):
             raise TypeError(f"out must be on the device, not {type(out)}")
         function(*args, out=out._host, **options)
         return out
 
     return call
+
+
+def fuse(kernel_name):
+    """Calls the function with Traced for all arrays. It may return Traced, several of them, or
+    nothing."""
+
+    def decorator(function):
+        def call(*args):
+            for x in args:
+                if not isinstance(x, ndarray | float | int | bool):
+                    raise TypeError(f"Invalid argument type for {kernel_name!r}: {type(x)}")
+            given = [Traced(x._host) if isinstance(x, ndarray) else x for x in args]
+            largest = numpy.broadcast_shapes(*[x.shape for x in args if isinstance(x, ndarray)])
+            before = [x._host.copy() for x in args if isinstance(x, ndarray)]
+            found = function(*given)
+            after = [x._host for x in args if isinstance(x, ndarray)]
+            for old, new in zip(before, after, strict=True):
+                if new.shape != largest and not numpy.array_equal(old, new, equal_nan=True):
+                    raise ValueError("an array that is filled in is smaller than others")
+            if found is None:
+                return None
+            if isinstance(found, Traced):
+                return ndarray(found._host)
+            return tuple(ndarray(x._host) for x in found)
+
+        return call
+
+    return decorator
 
 
 METHODS = ["sum", "mean", "max", "min", "argmax", "all", "any", "reshape", "astype", "copy"]
@@ -154,8 +201,9 @@ def modules() -> dict[str, types.ModuleType]:
     cupy.empty = _empty
     cupy.empty_like = lambda x: _empty(x.shape, x.dtype)
     cupy.result_type = lambda *args: numpy.result_type(*on_host(args))
-    for name in FUNCTIONS:
-        setattr(cupy, name, _on_device_only(getattr(numpy, name)))
+    cupy.fuse = fuse
+    for name in FUNCTIONS + ELEMENTWISE:
+        setattr(cupy, name, _on_device_only(getattr(numpy, name), name in ELEMENTWISE))
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
     cupy.cuda = types.SimpleNamespace(runtime=runtime)
     cupyx.scatter_add = _scatter_add

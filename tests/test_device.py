@@ -9,14 +9,22 @@ import sys
 import numpy
 import pytest
 
-from minicap import decoder
-from minicap.backend import add_rows, array_module, device_module, to_device, to_host
+from minicap import decoder, trainer
+from minicap.backend import (
+    add_rows,
+    array_module,
+    blocks,
+    device_module,
+    fused,
+    to_device,
+    to_host,
+)
 from minicap.generate import Rules, Writing, beam_search
 from minicap.gradcheck import ALL_OPTIONS, decoder_case, layer_cases
 from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.parameters import Parameters
 from minicap.scheduled_sampling import mixed_inputs
-from tests import strict_cupy
+from tests import strict_cupy, tiny
 
 
 @pytest.fixture(params=["stand-in", "GPU"])
@@ -192,6 +200,61 @@ def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths, 
     assert floats == {"float32"}
 
 
+def test_a_fused_function_fills_in_and_returns(xp):
+    """In place, broadcast, with a number among the arrays; as on the host, where it runs as it
+    stands, also with the same array twice."""
+
+    @fused
+    def function(xp, x, y, scale, rate):
+        xp.add(x, scale, out=y)
+        y *= rate
+        return xp.tanh(y), (1 - x) * scale
+
+    results = []
+    for library in numpy, xp:
+        rng = numpy.random.default_rng(0)
+        x, y, z = (to_device(rng.standard_normal((2, 3)), library) for _ in range(3))
+        scale = to_device(rng.standard_normal(3), library)
+        results.append([*function(x, y, scale, 0.5), x, y, *function(z, z, scale, 2.0)[:1], z])
+    for host_array, device_array in zip(*results, strict=True):
+        assert_same(device_array, host_array)
+
+
+def test_a_device_has_one_block(xp):
+    """Where a CPU has as many as it takes."""
+    x = numpy.zeros((7, 2))
+    assert blocks(x, 3) == [slice(0, 3), slice(3, 6), slice(6, 9)]
+    assert blocks(to_device(x, xp), 3) == [slice(0, 7)]
+
+
+def test_a_training_step_waits_once(monkeypatch, tmp_path):
+    """All gradients have been ordered when the first number is read from the device; and it is the
+    loss, and then the gradient's norm, that is read. On the stand-in, where reading can be seen."""
+    for name, module in strict_cupy.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    xp, events = device_module("cuda"), []
+    for way in "__float__", "__int__", "__bool__", "item", "get":
+        read = getattr(strict_cupy.ndarray, way)
+        monkeypatch.setattr(
+            strict_cupy.ndarray, way, lambda x, read=read: events.append("read") or read(x)
+        )
+    for name in "add_gradients", "batch_on":
+        function = getattr(trainer, name)
+        monkeypatch.setattr(
+            trainer,
+            name,
+            lambda *args, name=name, function=function: events.append(name) or function(*args),
+        )
+    data = tiny.dataset(tmp_path)
+    device = trainer.Trainer(tiny.recipe(clip_norm=0.1), tiny.sizes(data), 0, xp=xp)
+    host = trainer.Trainer(tiny.recipe(clip_norm=0.1), tiny.sizes(data), 0)
+    for batch in device.batches(data.splits["train"]):
+        events.clear()
+        loss = device.train_step(batch)
+        assert events == ["batch_on", "add_gradients", "read", "read"]
+        assert loss == pytest.approx(host.train_step(batch), rel=1e-4)
+
+
 def test_to_device_and_back(xp):
     x = numpy.arange(6.0).reshape(2, 3)
     y = to_device(x, xp)
@@ -239,6 +302,12 @@ def test_stand_in_is_stricter_than_cupy(monkeypatch):
         lambda: list(x),
         lambda: numpy.exp(x),
         lambda: numpy.sum(x),
+        lambda: strict_cupy.fuse("f")(lambda x: x[0])(x),
+        lambda: strict_cupy.fuse("f")(lambda x: x.sum())(x),
+        lambda: strict_cupy.fuse("f")(lambda x: x if x > 0 else x)(x),
+        lambda: strict_cupy.fuse("f")(strict_cupy.modules()["cupy"].sort)(x),
+        lambda: strict_cupy.fuse("f")(lambda x: x)(x._host),
+        lambda: strict_cupy.fuse("f")(lambda x, y: y.__iadd__(1))(x, x[0]),
     ):
-        with pytest.raises(TypeError):
+        with pytest.raises((TypeError, AttributeError, ValueError)):
             mistake()

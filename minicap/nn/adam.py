@@ -2,44 +2,68 @@
 
 import math
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
-import numpy
-
-from minicap.backend import Array, array_module
+from minicap.backend import Array, array_module, blocks, fused
 
 BLOCK = 1 << 15  # numbers: all that a block's update touches stays in the cache
 
 
-def blocks(array: Array, share: int = 0, shares: int = 1) -> list[slice]:
-    """Blocks of `array`; of them, every one that falls to `share` among `shares`. On a GPU there
-    is one: it has no use for less."""
-    size = array.size
-    block = BLOCK if array_module(array) is numpy else size
-    return [slice(i, i + block) for i in range(share * block, size, shares * block)]
-
-
-def add_gradients(gradients: Sequence[Array], share: int = 0, shares: int = 1) -> list[float]:
+def add_gradients(gradients: Sequence[Array], share: int = 0, shares: int = 1) -> list[Array]:
     """Add all gradients into the first, in place, block by block.
 
-    gradients: (P,) each, one or more. Returns each block's sum of squares, for `global_norm`.
+    gradients: (P,) each, one or more. Returns each block's sum of squares (0-d), for
+    `clip_scale`.
     """
     first, *others = gradients
     squares = []
-    for block in blocks(first, share, shares):
+    for block in blocks(first, BLOCK, share, shares):
         g = first[block]
         for other in others:
             g += other[block]
-        squares.append(float(g @ g))
+        squares.append(g @ g)
     return squares
 
 
-def clip_scale(squares: Sequence[float], limit: float) -> float:
+def clip_scale(squares: Sequence[Array], limit: float) -> float:
     """What to multiply a gradient by so that its norm is `limit` at the most (Pascanu et al. 2013).
 
     squares: sums of squares of its parts, in any order; limit > 0.
     """
-    norm = math.sqrt(math.fsum(squares))
+    norm = math.sqrt(math.fsum(map(float, squares)))
     return limit / norm if norm > limit else 1.0
+
+
+@fused
+def adam(
+    xp: ModuleType,
+    g: Array,
+    m: Array,
+    v: Array,
+    theta: Array,
+    w: Array,
+    rate1: float,
+    rate2: float,
+    epsilon: float,
+    rate: float,
+) -> None:
+    """Some parameters theta, and their m and v, after the gradient g; all of them (P,).
+
+    w: (P,), room for whatever lies between two lines; rate1, rate2: 1 - beta1, 1 - beta2;
+    rate: the step size with both bias corrections.
+    """
+    xp.subtract(g, m, out=w)
+    w *= rate1
+    m += w  # m + (1 - beta1) (g - m)
+    xp.multiply(g, g, out=w)
+    w -= v
+    w *= rate2
+    v += w  # v + (1 - beta2) (g^2 - v)
+    xp.sqrt(v, out=w)
+    w += epsilon
+    xp.divide(m, w, out=w)
+    w *= rate
+    theta -= w  # rate m / (sqrt(v) + epsilon)
 
 
 class Adam:
@@ -83,23 +107,11 @@ class Adam:
         shares: int = 1,
     ) -> None:
         """What step number t does to every block that falls to `share` among `shares`."""
-        xp = array_module(gradient)
+        rates = 1 - self.beta1, 1 - self.beta2
         rate = learning_rate * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
-        work = xp.empty_like(gradient[blocks(gradient)[0]])
-        for block in blocks(gradient, share, shares):
-            g, m, v = gradient[block], self.m[block], self.v[block]
-            w = work[: g.size]  # whatever lies between two steps: it stays in the cache
+        work = array_module(gradient).empty_like(gradient[blocks(gradient, BLOCK)[0]])
+        for block in blocks(gradient, BLOCK, share, shares):
+            g, m, v, theta = (x[block] for x in (gradient, self.m, self.v, self.parameters))
             if scale != 1:
                 g *= scale
-            xp.subtract(g, m, out=w)
-            w *= 1 - self.beta1
-            m += w  # m + (1 - beta1) (g - m)
-            xp.multiply(g, g, out=w)
-            w -= v
-            w *= 1 - self.beta2
-            v += w  # v + (1 - beta2) (g^2 - v)
-            xp.sqrt(v, out=w)
-            w += self.epsilon
-            xp.divide(m, w, out=w)
-            w *= rate
-            self.parameters[block] -= w  # rate m / (sqrt(v) + epsilon)
+            adam(g, m, v, theta, work[: g.size], *rates, self.epsilon, rate)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy
 
-from minicap.backend import Array, array_module
+from minicap.backend import Array, array_module, blocks
 
 BLOCK = 32  # rows whose logits are worked on while they are still in the cache
 
@@ -47,8 +47,7 @@ def project_cross_entropy(
         shift = e.real.max(axis=1) if shifted else xp.zeros_like(target_logits.real)
         if hits is not None:
             hits[...] = target_logits.real == shift
-        for start in range(0, x.shape[0], BLOCK):
-            block = slice(start, start + BLOCK)
+        for block in blocks(e, BLOCK):
             logits = e[block]
             if shifted:
                 logits -= shift[block, None]

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy
 
-from minicap.backend import Array, array_module, to_device
+from minicap.backend import Array, array_module, fused, to_device
 
 FORGET_BIAS = 1.0
 
@@ -27,6 +27,68 @@ def gate_constants(H: int, dtype: str, xp: ModuleType) -> tuple[Array, Array]:
     return to_device(scale.astype(dtype), xp), to_device(shift.astype(dtype), xp)
 
 
+def quarters(a: Array) -> tuple[Array, Array, Array, Array]:
+    """The parts for i, j, f and o, (N, H) each, of what is (N, 4 H); views."""
+    H = a.shape[1] // 4
+    return a[:, :H], a[:, H : 2 * H], a[:, 2 * H : 3 * H], a[:, 3 * H :]
+
+
+@fused
+def open_gates(xp: ModuleType, z: Array, scale: Array, shift: Array, gates: Array) -> None:
+    """Fill in the gates, scale tanh(scale (z + shift)) + 1 - scale.
+
+    z, gates: (N, 4 H), maybe the same memory; scale, shift: from `gate_constants`.
+    """
+    xp.add(z, shift, out=gates)
+    gates *= scale
+    xp.tanh(gates, out=gates)
+    gates *= scale
+    gates += 1 - scale  # 1
+
+
+@fused
+def open_gates_backward(xp: ModuleType, dz: Array, scale: Array, gates: Array) -> None:
+    """Turn the gates' gradient, which dz holds, into z's. dz, gates: (N, 4 H)."""
+    # A sigmoid g has the slope (1 - g) g, a tanh (1 - g) (1 + g).
+    dz *= (1 - gates) * (gates + (2 * scale - 1))  # from 1
+
+
+@fused
+def cell(xp: ModuleType, c: Array, i: Array, j: Array, f: Array, o: Array) -> tuple:
+    """The new cell, its tanh, and the new h; all (N, H). c: the old cell."""
+    c_next = f * c + i * j  # 2
+    t = xp.tanh(c_next)  # 3
+    return c_next, t, o * t  # 4
+
+
+@fused
+def cell_backward(
+    xp: ModuleType,
+    dh: Array,
+    dc: Array,
+    c: Array,
+    t: Array,
+    i: Array,
+    j: Array,
+    f: Array,
+    o: Array,
+    di: Array,
+    dj: Array,
+    df: Array,
+    do: Array,
+) -> Array:
+    """Fill in di, dj, df and do, and return the old cell's gradient; all (N, H).
+
+    dh, dc: the gradients of the new h and of the new cell.
+    """
+    dc = dc + dh * o * (1 - t * t)  # from 4 and 3; dc itself comes from the next step
+    xp.multiply(dc, j, out=di)  # from 2
+    xp.multiply(dc, i, out=dj)  # from 2
+    xp.multiply(dc, c, out=df)  # from 2
+    xp.multiply(dh, t, out=do)  # from 4
+    return dc * f  # from 2
+
+
 def lstm_step(z: Array, c: Array, out: Array | None = None) -> tuple[Array, Array, Callable]:
     """One step of the cell, from the gates' inputs.
 
@@ -36,28 +98,17 @@ def lstm_step(z: Array, c: Array, out: Array | None = None) -> tuple[Array, Arra
     backward(dh, dc, out=None) -> dz (N, 4 H), the old cell's dc (N, H).
     """
     xp = array_module(z)
-    H = c.shape[1]
-    scale, shift = gate_constants(H, z.real.dtype.char, xp)
-    gates = xp.add(z, shift, out=out)
-    gates *= scale
-    xp.tanh(gates, out=gates)
-    gates *= scale
-    gates += 1 - scale  # 1
-    i, j, f, o = gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H : 3 * H], gates[:, 3 * H :]
-    c_next = f * c + i * j  # 2
-    t = xp.tanh(c_next)  # 3
-    h_next = o * t  # 4
+    scale, shift = gate_constants(c.shape[1], z.real.dtype.char, xp)
+    gates = xp.empty_like(z) if out is None else out
+    open_gates(z, scale, shift, gates)  # 1
+    i, j, f, o = quarters(gates)
+    c_next, t, h_next = cell(c, i, j, f, o)  # 2 to 4
 
     def backward(dh: Array, dc: Array, out: Array | None = None) -> tuple[Array, Array]:
         dz = xp.empty_like(z) if out is None else out
-        dc = dc + dh * o * (1 - t * t)  # from 4 and 3; dc itself comes from the next step
-        xp.multiply(dc, j, out=dz[:, :H])  # from 2
-        xp.multiply(dc, i, out=dz[:, H : 2 * H])  # from 2
-        xp.multiply(dc, c, out=dz[:, 2 * H : 3 * H])  # from 2
-        xp.multiply(dh, t, out=dz[:, 3 * H :])  # from 4
-        # A sigmoid g has the slope (1 - g) g, a tanh (1 - g) (1 + g).
-        dz *= (1 - gates) * (gates + (2 * scale - 1))  # from 1
-        return dz, dc * f  # from 2
+        dc = cell_backward(dh, dc, c, t, i, j, f, o, *quarters(dz))  # from 4 to 2
+        open_gates_backward(dz, scale, gates)  # from 1
+        return dz, dc
 
     return h_next, c_next, backward
 

@@ -2,7 +2,7 @@
 
     env -u OPENBLAS_CORETYPE python tests/benchmarks/training_step.py [--work coco flickr8k ...]
         [--threads 2] [--rounds 5] [--steps 40] [--busy] [--tensorflow PYTHON] [--json FILE]
-        [--device cuda]
+        [--device cuda [--tf32]]
 
 minicap        Trainer.train_step, from ids and features to new parameters
 torch-course   the course's graph: pad, project every position to the vocabulary, mask the loss
@@ -19,13 +19,15 @@ a step, the ratio to minicap, the peak of memory, and the share of the limit: th
 operations (packed: padding not counted, whatever a trick saves), divided by the time and by the
 rate of the best square matrix product that NumPy reaches in the same run with as many threads.
 With --busy another process keeps one core at work meanwhile. With --device cuda both run on an
-NVIDIA GPU: minicap on CuPy, PyTorch with cuDNN's LSTM and, but for the course's graph, fused Adam.
+NVIDIA GPU: minicap on CuPy, PyTorch with cuDNN's LSTM and, but for the course's graph, fused Adam;
+all products in float32 or, with --tf32, in TF32.
 """
 
 import argparse
 import json
 import math
 import multiprocessing
+import os
 import resource
 import statistics
 import subprocess
@@ -322,6 +324,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--busy", action="store_true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--tf32", action="store_true", help="products in TF32 (a GPU's)")
     parser.add_argument("--tensorflow", metavar="PYTHON")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
@@ -337,6 +340,10 @@ def main() -> None:
     other = multiprocessing.Process(target=spin, daemon=True)
     if options.busy:
         other.start()
+    # The same for all: cuDNN's LSTM takes TF32 unasked, cuBLAS' products only when they are told.
+    precision = {"NVIDIA_TF32_OVERRIDE": "0"}
+    if options.tf32:
+        precision = {"CUPY_TF32": "1", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
     results, failed = {}, set()
     for work in options.work:
         runs: dict[str, list[dict]] = {way: [] for way in ways}
@@ -346,7 +353,9 @@ def main() -> None:
                 command = [python, __file__, "--one", way, "--work", work]
                 command += ["--threads", str(options.threads), "--steps", str(options.steps)]
                 command += ["--device", options.device]
-                done = subprocess.run(command, capture_output=True, text=True)
+                done = subprocess.run(
+                    command, env=os.environ | precision, capture_output=True, text=True
+                )
                 if done.returncode:
                     print(f"{way} fails: {done.stderr.strip().splitlines()[-1][:150]}")
                     failed.add(way)
@@ -368,7 +377,9 @@ def table(work: str, runs: dict[str, list[dict]], options) -> None:
     kernel = [pool["architecture"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     rate = max((run["rate"] for run in runs.get("minicap", [])), default=float("nan"))
     busy = ", another process on one core" if options.busy else ""
-    where = "GPU" if options.device == "cuda" else f"{options.threads} threads"
+    where = f"{options.threads} threads"
+    if options.device == "cuda":
+        where = "GPU, TF32" if options.tf32 else "GPU, float32"
     print(f"{work}: {where}, {options.rounds} rounds in turns{busy}")
     print(f"{counted / 1e9:.2f} GFLOP a step, {rate / 1e9:.0f} GFLOP/s ({kernel[0]})")
     print(f"{'':16}{'min ms':>8}{'median ms':>11}{'ratio':>8}{'of limit':>10}{'peak MB':>9}")
