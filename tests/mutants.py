@@ -511,9 +511,9 @@ OTHER = [
     ),
     Mutant(
         "lstm_step: gates f and o swapped, forwards and backwards",
-        STEP,
-        "i, j, f, o = ",
-        "i, j, o, f = ",
+        "nn.lstm:quarters",
+        "a[:, 2 * H : 3 * H], a[:, 3 * H :]",
+        "a[:, 3 * H :], a[:, 2 * H : 3 * H]",
         test_lstm.test_step_is_tensorflows_cell_number_by_number,
     ),
     Mutant(

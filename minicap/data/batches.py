@@ -96,7 +96,7 @@ def pack(
     features: (N, F); ids: (N, at least max(lengths)) word ids, what is beyond a caption's length
     is not looked at; lengths: (N,) each 2 or more: #START# and at least one word to predict;
     weights: (N,) what each caption counts, or None.
-    Ids are checked where captions become ids (minicap.data.captions), not at every step.
+    That ids are in the vocabulary is not looked at: minicap.data.vocabulary makes no others.
     """
     if lengths.min() < 2:
         raise ValueError("a caption must have #START# and at least one word to predict")

@@ -71,8 +71,8 @@ class Adam:
 
     Section 2 of the paper, in the order of computation that its end suggests and TensorFlow
     uses: epsilon is added to sqrt(v) *before* the bias correction, sqrt(1 - beta2^t), which goes
-    into the step size. PyTorch adds it after. So epsilon here equals epsilon * sqrt(1 - beta2^t)
-    there: docs/walkthrough/09-training.md derives it.
+    into the step size. PyTorch adds it after. So epsilon here does what epsilon / sqrt(1 - beta2^t)
+    does there: docs/walkthrough/09-training.md derives it.
     """
 
     def __init__(

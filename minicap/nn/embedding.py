@@ -8,7 +8,7 @@ from minicap.backend import Array, add_rows, array_module
 def embedding(ids: Array, table: Array) -> tuple[Array, Callable]:
     """y[r] = table[ids[r]].
 
-    ids: (R,) integers in [0, V), checked by whoever makes them (minicap.data.batches);
+    ids: (R,) integers in [0, V), which is not looked at: a vocabulary makes no others;
     table: (V, D). Returns y (R, D) and backward(dy, out=None) -> dtable (V, D).
     """
     y = table[ids]  # 1

@@ -62,25 +62,13 @@ def cell(xp: ModuleType, c: Array, i: Array, j: Array, f: Array, o: Array) -> tu
 
 
 @fused
-def cell_backward(
-    xp: ModuleType,
-    dh: Array,
-    dc: Array,
-    c: Array,
-    t: Array,
-    i: Array,
-    j: Array,
-    f: Array,
-    o: Array,
-    di: Array,
-    dj: Array,
-    df: Array,
-    do: Array,
-) -> Array:
-    """Fill in di, dj, df and do, and return the old cell's gradient; all (N, H).
+def cell_backward(xp: ModuleType, *arrays: Array) -> Array:
+    """The way back of `cell`. arrays: as they are named below, all (N, H).
 
-    dh, dc: the gradients of the new h and of the new cell.
+    dh, dc: the gradients of the new h and of the new cell; di, dj, df, do: are filled in.
+    Returns the old cell's gradient (N, H).
     """
+    dh, dc, c, t, i, j, f, o, di, dj, df, do = arrays
     dc = dc + dh * o * (1 - t * t)  # from 4 and 3; dc itself comes from the next step
     xp.multiply(dc, j, out=di)  # from 2
     xp.multiply(dc, i, out=dj)  # from 2
