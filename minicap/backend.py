@@ -103,7 +103,7 @@ def blocks(array: Array, block: int, share: int = 0, shares: int = 1) -> list[sl
     of them, every one that falls to `share` among `shares`. On a GPU, where each function called
     costs time, all rows are one block."""
     rows = len(array)
-    block = block if array_module(array) is numpy else rows
+    block = block if array_module(array) is numpy else max(rows, 1)
     return [slice(i, i + block) for i in range(share * block, rows, shares * block)]
 
 

@@ -1,5 +1,6 @@
 """What all commands share: their errors are one line each."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -9,7 +10,9 @@ from minicap.errors import UserError
 
 def run(command: Callable[[], int | None]) -> None:
     """Call `command` and exit: with what it returns, or with 1 and one line on a UserError,
-    or where the system refuses a file."""
+    or where the system refuses a file. What cannot be printed is printed as an escape."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = command()
         sys.stdout.flush()

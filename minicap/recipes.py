@@ -15,7 +15,7 @@ class Recipe:
     epochs: int = 30
     """passes over the data at the most"""
     patience: int = 5
-    """stop when dev loss has not fallen for so many epochs (0: never)"""
+    """stop when there was no better epoch, as `choose` judges them, for so many (0: never)"""
     sampling: Literal["captions", "photos"] = "captions"
     """an epoch is all captions, shuffled; or steps_per_epoch batches, each of different photos
     with one random caption of each"""
@@ -114,6 +114,16 @@ class Recipe:
                 "0 or more, and fewer than the epochs",
             ),
             (
+                "choose",
+                not self.self_critical or self.choose == "cider",
+                "cider where there are self-critical epochs: they write better with a greater loss",
+            ),
+            (
+                "patience",
+                not self.self_critical or not self.patience,
+                "0 where there are self-critical epochs: it would stop before them",
+            ),
+            (
                 "self-critical-rate",
                 0 < self.self_critical_rate < math.inf,
                 "greater than 0, and finite",
@@ -128,10 +138,10 @@ class Recipe:
             ("warm-up", 0 <= self.warm_up < math.inf, "0 or more, and finite"),
             ("beta1", 0 <= self.beta1 < 1, "0 or more and less than 1"),
             ("beta2", 0 <= self.beta2 < 1, "0 or more and less than 1"),
-            ("epsilon", 0 < self.epsilon < math.inf, "greater than 0, and finite"),
+            ("epsilon", 1e-30 <= self.epsilon < math.inf, "1e-30 or more, and finite"),
             ("dropout", 0 <= self.dropout < 1, "0 or more and less than 1"),
             ("dropout-words", 0 <= self.dropout_words < 1, "0 or more and less than 1"),
-            ("clip-norm", self.clip_norm >= 0, "0 or more"),
+            ("clip-norm", 0 <= self.clip_norm < math.inf, "0 or more, and finite"),
             ("max-len", 3 <= self.max_len <= 1000, "from 3 to 1000"),
             ("min-count", self.min_count >= 1, "1 or more"),
             ("components", self.components >= 0, "0 or more"),

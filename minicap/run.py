@@ -1,6 +1,6 @@
 """One training run in one folder: epochs, the best model, metrics, stopping and going on.
 
-model.safetensors   the best model so far, by dev loss
+model.safetensors   the best model so far, by dev loss or by what dev captions are worth
 run.safetensors     everything that is needed to go on
 metrics.jsonl       one line of JSON for each epoch
 """
@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
@@ -105,17 +106,17 @@ class Run:
         self.trainer.restore(arrays, about["place"])
 
     def fit(self, tell=tqdm.write) -> None:
-        """Train until the recipe's epochs are done or dev loss has stopped falling.
+        """Train until the recipe's epochs are done or there was no better one for too long.
 
         tell: prints a line. Raises Interrupted when Ctrl-C was pressed and the run is saved, and
         Diverged, naming the step and the model that is kept, when the loss is no number.
         """
         trainer, recipe = self.trainer, self.trainer.recipe
         train = self.dataset.splits["train"]
-        steps = trainer.steps_per_epoch(train)
+        steps = [trainer.steps_in(train, epoch) for epoch in range(recipe.epochs)]
         bar = tqdm(
-            total=recipe.epochs * steps,
-            initial=trainer.epoch * steps + trainer.step,
+            total=sum(steps),
+            initial=sum(steps[: trainer.epoch]) + trainer.step,
             disable=not sys.stderr.isatty(),
             unit="batch",
             dynamic_ncols=True,
@@ -125,7 +126,7 @@ class Run:
                 self.epoch(bar, interrupted, tell)
 
     def stalled(self) -> bool:
-        """Has dev loss not fallen for `patience` epochs?"""
+        """Was there no better epoch for `patience` epochs?"""
         patience, done = self.trainer.recipe.patience, len(self.progress.history)
         return bool(patience) and done - self.progress.best_epoch >= patience
 
@@ -198,10 +199,14 @@ class Run:
 
     def dev_cider(self) -> float:
         """CIDEr-D of the captions of the dev photos, written greedily, from 0 to 10."""
-        dev, vocabulary = self.dataset.splits["dev"], self.dataset.vocabulary
+        dev = self.dataset.splits["dev"]
         written = self.model().candidates(to_device(dev.features, self.trainer.xp))
-        judge = CiderD(as_ids(dev, vocabulary, end=False))
-        return sum(judge(n, some[0].ids) for n, some in enumerate(written)) / len(written)
+        return sum(self.judge(n, some[0].ids) for n, some in enumerate(written)) / len(written)
+
+    @cached_property
+    def judge(self) -> CiderD:
+        """Of captions of the dev photos."""
+        return CiderD(as_ids(self.dataset.splits["dev"], self.dataset.vocabulary, end=False))
 
     def show_captions(self, tell, count: int = 3) -> None:
         """A few dev pictures' captions beside the truth."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy
 
-from minicap.backend import Array, array_module, to_device, to_host
+from minicap.backend import Array, array_module, blocks, to_device, to_host
 from minicap.choosing import draw
 from minicap.data.vocabulary import SPECIAL
 from minicap.decoder import outputs
@@ -45,11 +45,10 @@ def mixed_inputs(
     chosen = luck[0, later] < share
     later, before = later[chosen], before[chosen]
     y, _ = outputs(p, batch, empty=empty)
-    for start in range(0, len(later), BLOCK):
-        some = slice(start, start + BLOCK)
+    chance = to_device(luck[1, later].astype(y.dtype), xp)
+    for some in blocks(chance, BLOCK):
         logits = affine(y[to_device(before[some], xp)], p["token_logits"])
         logits[:, : len(SPECIAL)] = -math.inf
-        chance = to_device(luck[1, later[some]].astype(y.dtype), xp)
-        ids, _ = draw(chance, 1.0, 0, 1.0, logits)  # as likely as the model believes
+        ids, _ = draw(chance[some], 1.0, 0, 1.0, logits)  # as likely as the model believes
         inputs[later[some]] = to_host(ids[:, 0])
     return inputs

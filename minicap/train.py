@@ -12,6 +12,7 @@ import tyro
 
 from minicap import checkpoint, commands
 from minicap.backend import blas_note, device_module
+from minicap.data.captions import find_names
 from minicap.data.dataset import DataFiles, load_dataset
 from minicap.encoder.photos import Photos, find_photos
 from minicap.errors import UserError
@@ -25,7 +26,8 @@ from minicap.trainer import Trainer
 
 PROGRAM = "python -m minicap.train"
 RecipeName = Literal["scenes", "flickr8k", "course", "best"]
-CHANGEABLE = {"epochs", "patience", "photos", "device"}  # when a run goes on
+FILES = {"captions", "features", "train_split", "dev_split", "test_split"}  # same data, new place
+CHANGEABLE = {"epochs", "patience", "photos", "device"} | FILES  # when a run goes on
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,10 @@ def main(arguments: list[str] | None = None) -> int | None:
         recipe.standardise,
         recipe.components,
     )
+    if photos:  # names in doubt are told now, and not after the training
+        find_names(
+            [name for split in dataset.splits.values() for name in split.names], photos.names
+        )
     train = dataset.splits["train"]
     sizes = recipe.sizes(len(dataset.vocabulary), train.features.shape[1])
     critic = None

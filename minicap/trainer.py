@@ -55,8 +55,8 @@ class Trainer:
 
     threads: workers (minicap.workers), each with its own share of every batch, its own gradients
     and one BLAS thread. Their number changes the order of sums and so the last bits of the result;
-    for a given number the result is always the same. critic: what self-critical epochs need;
-    frequencies: see minicap.decoder.initialise.
+    for a given number the result is always the same (on a CPU: see docs/gpu.md). critic: what
+    self-critical epochs need; frequencies: see minicap.decoder.initialise.
     """
 
     def __init__(
@@ -105,11 +105,15 @@ class Trainer:
     @property
     def self_critical(self) -> bool:
         """Is this one of the epochs in which the model learns from captions of its own?"""
-        return self.recipe.self_critical > 0 and self.epoch >= self.supervised
+        return self.is_self_critical(self.epoch)
 
-    def steps_per_epoch(self, split: Split) -> int:
-        """Batches in the current epoch."""
-        if self.self_critical:
+    def is_self_critical(self, epoch: int) -> bool:
+        """Is `epoch`, counted from 0, one of these?"""
+        return self.recipe.self_critical > 0 and epoch >= self.supervised
+
+    def steps_in(self, split: Split, epoch: int) -> int:
+        """Batches in an epoch, counted from 0."""
+        if self.is_self_critical(epoch):
             return math.ceil(len(split.names) / (self.recipe.batch_size // self.recipe.samples))
         if self.recipe.sampling == "photos":
             return self.recipe.steps_per_epoch
@@ -117,7 +121,7 @@ class Trainer:
 
     def batches(self, split: Split) -> Iterator[Batch | Photos]:
         """The batches of the current epoch, from the current step on."""
-        size, self.steps = self.recipe.batch_size, self.steps_per_epoch(split)
+        size, self.steps = self.recipe.batch_size, self.steps_in(split, self.epoch)
         if self.self_critical:
             order = self.stream(ORDER, self.epoch).permutation(len(split.names))
             for rows in numpy.array_split(order, self.steps)[self.step :]:
@@ -137,7 +141,7 @@ class Trainer:
 
         Diverged, and no update, when the loss is NaN or infinite.
         """
-        run, place = self.workers.run, (self.epoch, self.step)
+        run, place = self._run, (self.epoch, self.step)
         critical = isinstance(batch, Photos)
         if critical and place == (self.supervised, 0):
             self._sharpen()
@@ -198,9 +202,15 @@ class Trainer:
             (k, share, done * self.recipe.scheduled_sampling, luck[:, index["rows"]])
             for k, (share, index) in enumerate(shares)
         ]
-        for (_, index), found in zip(shares, self.workers.run("_mix", jobs), strict=True):
+        for (_, index), found in zip(shares, self._run("_mix", jobs), strict=True):
             ids[index["rows"]] = found
         return batch.with_inputs(ids)
+
+    def _run(self, method: str, jobs: list[tuple]) -> list:
+        """The jobs' results. Workers that are threads share one limit of BLAS threads: it stands
+        before the first of them looks, so that each puts back what it found, whoever ends last."""
+        with self.blas.limit(limits=1, user_api="blas"):
+            return self.workers.run(method, jobs)
 
     @QUIET
     def _call(self, method: str, *job):

@@ -5,12 +5,15 @@ process share a lock, which each of the hundreds of small array functions in a t
 hand over: a tenth of the step (docs/speed.md). Processes share the arrays of `shared_zeros` only.
 """
 
+import atexit
 import math
 import mmap
 import multiprocessing
+import multiprocessing.util  # now: what is to be done at the exit is done last first
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,6 +23,7 @@ import numpy
 from minicap.errors import UserError
 
 FORK = sys.platform == "linux"
+started: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
 
 def shared_zeros(shape: int | tuple[int, ...], dtype) -> numpy.ndarray:
@@ -70,6 +74,7 @@ class Workers:
 
     def start(self) -> Connection:
         """A new helper: this end of the pipe to it."""
+        started.add(self)
         here, there = multiprocessing.Pipe()
         if FORK:
             foreign = [here, *self.helpers]  # open in the helper, too, until it closes them
@@ -86,6 +91,13 @@ class Workers:
             self.helpers.pop().close()
 
 
+@atexit.register
+def stop_all() -> None:
+    """Let all helpers go, before multiprocessing waits for those that are its processes."""
+    for workers in list(started):
+        workers.stop()
+
+
 def attempt(call: Callable, *job) -> tuple[Any, Exception | None]:
     """What the call returns or raises: (result, None) or (None, the exception)."""
     try:
@@ -99,8 +111,8 @@ def serve(pipe: Connection, call: Callable, foreign: Sequence[Connection] = ()) 
     for end in foreign:
         end.close()
     if foreign:  # a process of its own: it is the first one that decides when to stop
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in signal.SIGINT, signal.SIGTERM:  # which may be sent to both
+            signal.signal(number, signal.SIG_IGN)
     while True:
         try:
             pipe.send(attempt(call, *pipe.recv()))

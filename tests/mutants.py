@@ -785,8 +785,8 @@ OTHER = [
     Mutant(
         "scheduled sampling: one chance for whether and for which word",
         "scheduled_sampling:mixed_inputs",
-        "luck[1, later[some]]",
-        "luck[0, later[some]]",
+        "luck[1, later]",
+        "luck[0, later]",
         test_scheduled_sampling.test_words_are_drawn_from_the_step_before,
     ),
     Mutant(

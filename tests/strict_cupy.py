@@ -16,7 +16,7 @@ import numpy
 ELEMENTWISE = ["exp", "expm1", "log", "sqrt", "tanh", "minimum", "maximum", "isfinite", "where"]
 ELEMENTWISE += ["add", "subtract", "multiply", "divide"]
 FUNCTIONS = ["zeros", "zeros_like", "ones", "full", "arange", "concatenate", "argmax", "matmul"]
-FUNCTIONS += ["sort", "ascontiguousarray"]
+FUNCTIONS += ["sort", "stack", "ascontiguousarray"]
 
 dtypes_made: set[numpy.dtype] = set()  # of every array since the set was last cleared
 

@@ -255,6 +255,22 @@ def test_a_training_step_waits_once(monkeypatch, tmp_path):
         assert loss == pytest.approx(host.train_step(batch), rel=1e-4)
 
 
+def test_what_is_saved_of_a_run_lies_on_the_host(monkeypatch, tmp_path):
+    for name, module in strict_cupy.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    data, of = tiny.dataset(tmp_path), tiny.recipe(average=2)
+    run = trainer.Trainer(of, tiny.sizes(data), 0, xp=device_module("cuda"))
+    for batch in run.batches(data.splits["train"]):
+        run.train_step(batch)
+    run.average.add()
+    arrays, place = run.state()
+    assert all(isinstance(array, numpy.ndarray) for array in arrays.values())
+    again = trainer.Trainer(of, tiny.sizes(data), 0, xp=device_module("cuda"))
+    again.restore(arrays, place)
+    for name, array in again.state()[0].items():
+        assert numpy.array_equal(array, arrays[name])
+
+
 def test_to_device_and_back(xp):
     x = numpy.arange(6.0).reshape(2, 3)
     y = to_device(x, xp)

@@ -1,6 +1,7 @@
 """`python -m minicap.train`, as a user meets it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,6 +97,28 @@ def test_a_photo_that_is_missing_at_the_end_is_a_note(command, out, tmp_path):
     assert (out / "captions.png").exists() and "model     " in text
 
 
+def test_a_doubtful_photo_is_told_before_the_training(command, out, tmp_path):
+    for folder in "a", "b":
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(tmp_path / "photos" / folder / "9.jpg")
+    result = command(f"--out={out}", f"--photos={tmp_path / 'photos'}")
+    one_line(result, "9.jpg could be a/9.jpg or b/9.jpg")
+    assert not out.exists()
+
+
+def test_captions_that_cannot_be_printed_do_not_end_a_run(files, out):
+    """Half a character, as some JSON has it; and letters that the terminal's encoding lacks."""
+    captions = files.captions.read_text().replace("sits", "s\u00f6\u0436se \ud83d")
+    rows = [line.split("\t") for line in captions.splitlines()]
+    lines = [json.dumps({"image": name.partition("#")[0], "caption": text}) for name, text in rows]
+    files.captions.write_text("\n".join(lines))
+    for encoding in "utf-8", "cp1252":
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        child = process(files, f"--out={out / encoding}", env=environment, encoding=encoding)
+        text, error = child.communicate()
+        assert child.returncode == 0 and not error and "\\ud83d" in text
+
+
 def test_without_out_runs_are_numbered(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("runs/flickr8k", "runs/flickr8k-2"):
@@ -171,6 +194,21 @@ def test_ctrl_c_then_resume_ends_as_if_nothing_had_been(files, out, tmp_path, co
     assert numpy.array_equal(one, other)
 
 
+def test_a_signal_to_all_processes_saves_as_well(files, out):
+    """As `timeout`, a batch system or `kill -- -GROUP` sends it: to the workers, too. And all of
+    them end."""
+    child = process(files, f"--out={out}", "--epochs=3", *COURSE[:-1], "--dropout=0.1",
+                    "--threads=2", start_new_session=True)  # fmt: skip
+    for line in child.stdout:
+        if line.startswith("epoch   1"):
+            break
+    os.killpg(child.pid, signal.SIGTERM)
+    text, error = child.communicate(timeout=60)  # waits until nobody holds the pipe any more
+    assert child.returncode == 130 and not error
+    assert text.splitlines()[-1].startswith("stopped and saved")
+    assert 300 <= checkpoint.load(out / RUN, "run")[1]["place"]["t"] < 900
+
+
 def test_resume_with_more_epochs_equals_all_at_once(command, out, tmp_path):
     command(f"--out={out}", "--epochs=1")
     status, text, _ = command("--resume", out, "--epochs=3", instead=True)
@@ -183,7 +221,8 @@ def test_resume_with_more_epochs_equals_all_at_once(command, out, tmp_path):
 def test_a_longer_self_critical_run_has_more_self_critical_epochs(command, out, tmp_path):
     """They begin where they began: the logits are sharpened once, and no epoch is an ordinary one
     again."""
-    words = ("--self-critical=1", "--samples=2", "--average=2", "--temperature=0.25")
+    words = ("--self-critical=1", "--choose=cider", "--samples=2", "--average=2")
+    words += ("--temperature=0.25",)
     command(f"--out={out}", *words, "--epochs=2")
     status, text, _ = command("--resume", out, "--epochs=4", instead=True)
     assert status == 0 and "self_critical 3" in text
@@ -197,6 +236,9 @@ def test_a_longer_self_critical_run_has_more_self_critical_epochs(command, out, 
         for folder in (out, whole)
     )
     assert first == pytest.approx(second, rel=1e-2)  # but for the step sizes of the second epoch
+    for wrong in (["--choose=loss"], ["--patience=2"]):  # which would throw these epochs away
+        result = command(f"--out={out}2", *words, *wrong)
+        one_line(result, wrong[0].partition("=")[0] + " must be", "self-critical epochs")
     one_line(command("--resume", out, "--epochs=1", instead=True), "--epochs must be more than 1")
 
 
@@ -223,6 +265,20 @@ def test_resume_from_another_folder(command, out, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert command(f"--resume={out}", "--epochs=2", instead=True)[0] == 0
+
+
+def test_resume_with_the_same_data_in_another_place(command, files, out, tmp_path):
+    command(f"--out={out}", "--epochs=1")
+    moved = tmp_path / "moved"
+    files.captions.parent.rename(moved)
+    result = command("--resume", out, "--epochs=2", instead=True)
+    one_line(result, files.captions, "No such file")
+    where = [f"--{name}={moved / file}" for name, file in [
+        ("captions", "captions.txt"), ("train-split", "train.txt"), ("dev-split", "dev.txt"),
+        ("test-split", "test.txt"), ("features", "features.npz"),
+    ]]  # fmt: skip
+    assert command("--resume", out, "--epochs=2", *where, instead=True)[0] == 0
+    assert command("--resume", out, "--epochs=3", instead=True)[0] == 0  # they are remembered
 
 
 def test_resume_refuses_other_settings(command, out):
@@ -286,6 +342,7 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--beta1=1",
         "--beta2=-0.1",
         "--epsilon=0",
+        "--epsilon=1e-40",  # 0 as float32 has it, nearly
         "--self-critical=2",  # all of them
         "--samples=1",
         "--temperature=0",
@@ -299,6 +356,7 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--dropout=nan",
         "--clip-norm=-1",
         "--clip-norm=nan",
+        "--clip-norm=inf",
         "--max-len=2",
         "--max-len=1000000000",
         "--min-count=0",
@@ -325,8 +383,9 @@ def test_options_of_training_at_once(command, out):
     """With two workers and self-critical epochs, resumed, and loaded."""
     more = ("--label-smoothing=0.1", "--scheduled-sampling=0.5", "--average=2", "--dropout=0.2")
     status, output, _ = command(
-        f"--out={out}", *more, "--epochs=3", "--self-critical=1", "--samples=2", "--threads=2"
-    )
+        f"--out={out}", *more, "--epochs=3", "--self-critical=1", "--choose=cider", "--samples=2",
+        "--threads=2",
+    )  # fmt: skip
     assert status == 0 and "label_smoothing 0.1, scheduled_sampling 0.5, average 2" in output
     assert command(f"--resume={out}", "--epochs=4", instead=True)[0] == 0
     assert len(Model.load(out / MODEL).vocabulary) > 4
@@ -345,6 +404,7 @@ def test_every_option_of_the_decoder_s_shape_at_once(command, out):
     """Trained, with dropout and self-critical epochs, resumed, and loaded."""
     shape = ("--layers=3", "--maxout", "--tie", "--embedding=7", "--photo=always")
     more = ("--dropout=0.2", "--dropout-words=0.2", "--self-critical=1", "--samples=2")
+    more += ("--choose=cider",)
     status, output, _ = command(f"--out={out}", *shape, *more, "--threads=2")
     assert status == 0 and "layers 3, maxout True, tie True" in output
     sizes = Model.load(out / MODEL).sizes

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import threading
+import time
 
 import numpy
 import pytest
@@ -101,6 +103,24 @@ def test_the_number_of_threads_changes_last_bits_only(data, threads, of):
     assert numpy.allclose(one.parameters.flat, many.parameters.flat, rtol=0, atol=2e-4)
 
 
+def test_threads_put_back_how_many_threads_blas_has(data, monkeypatch):
+    """Each of them sets one for all, and puts back what it found: which must not be another's."""
+    monkeypatch.setattr(workers, "FORK", False)
+    run, begun = new(data, threads=2), threading.Barrier(2)
+    run.blas.limit(limits=2, user_api="blas")
+    real = run._differentiate
+
+    def meeting(*job):
+        begun.wait(10)  # both have set the number; the first to end is the first to have begun
+        loss = real(*job)
+        time.sleep(0.2 * job[0])
+        return loss
+
+    monkeypatch.setattr(run, "_differentiate", meeting)
+    run.train_step(data.splits["train"].batch(numpy.arange(7)))
+    assert all(pool["num_threads"] == 2 for pool in run.blas.select(user_api="blas").info())
+
+
 def test_each_worker_gets_its_part_of_the_same_masks(data, monkeypatch):
     """Put together, the masks of three workers are those of one, row by row."""
     seen = []
@@ -194,7 +214,7 @@ def test_an_epoch_is_all_captions_once_in_another_order_each_time(data):
     orders = []
     for run.epoch in range(2):
         batches = list(run.batches(split))
-        assert len(batches) == run.steps_per_epoch(split) == math.ceil(len(split.lengths) / 5)
+        assert len(batches) == run.steps_in(split, run.epoch) == math.ceil(len(split.lengths) / 5)
         assert sum(len(batch.features) for batch in batches) == len(split.lengths)
         assert sum(len(batch.targets) for batch in batches) == (split.lengths - 1).sum()
         orders.append(b"".join(batch.features.tobytes() for batch in batches))
@@ -411,7 +431,7 @@ def test_self_critical_epochs_stop_and_resume_bit_for_bit(data, threads, stop):
     """Before, at and after the step in which they begin."""
     split = data.splits["train"]
     whole = critical(data, threads)
-    supervised = whole.steps_per_epoch(split)
+    supervised = whole.steps_in(split, 0)
     assert supervised == 4 < stop + 2
     expected = steps(whole, split, 11)
     first, second = critical(data, threads), critical(data, threads)
@@ -445,7 +465,7 @@ def test_label_smoothing_and_own_words_are_not_for_self_critical_epochs(data):
 def test_logits_are_sharpened_once_and_adam_begins_anew(data):
     run = critical(data, self_critical_rate=1e-12)
     split = data.splits["train"]
-    steps(run, split, run.steps_per_epoch(split))
+    steps(run, split, run.steps_in(split, run.epoch))
     before = run.parameters["token_logits"].copy()
     assert run.adam.t == 4
     for _ in range(2):
@@ -462,7 +482,7 @@ def test_tied_words_are_sharpened_where_they_are_guessed_and_not_where_they_are_
     split, words = data.splits["train"], data.vocabulary
     critic = Critic(split, words, of.max_len, of.samples, 1.0)
     run = Trainer(of, of.sizes(len(words), split.features.shape[1]), 0, critic=critic)
-    steps(run, split, run.steps_per_epoch(split))
+    steps(run, split, run.steps_in(split, run.epoch))
     batch = split.batch(numpy.arange(7))
 
     def seen():

@@ -86,12 +86,13 @@ def test_a_killed_helper_is_one_line_and_not_a_hang():
 
 
 @pytest.mark.skipif(not workers.FORK, reason="processes are for systems that fork safely")
-def test_helpers_ignore_ctrl_c_and_end_with_their_pipe():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_helpers_ignore_signals_and_end_with_their_pipe(number):
     """Ctrl-C reaches every process of a terminal; the first one decides what it means."""
     crew = Workers(3, lambda method, number: os.getpid())
     _, *helpers = crew.run("pid", [(0,), (1,), (2,)])
     for helper in helpers:
-        os.kill(helper, signal.SIGINT)
+        os.kill(helper, number)
     assert crew.run("pid", [(0,), (1,), (2,)])[1:] == helpers
     crew.stop()
     for helper in helpers:

@@ -68,10 +68,13 @@ class DataFiles:
         )
 
     def splits(self, captions: Captions) -> tuple[dict[str, list[str]], str]:
-        """Split -> photos, and who says so: the lists, the caption file, or the lot."""
+        """Split -> photos, by their names in the captions, and who says so: the lists, the caption
+        file, or the lot."""
         paths = {"train": self.train_split, "dev": self.dev_split, "test": self.test_split}
         lists = {split: read_names(path) for split, path in paths.items() if path}
-        if lists:
+        if lists:  # may write photos in another way than the captions do
+            told = find_names([name for some in lists.values() for name in some], captions.texts)
+            lists = {split: [told.get(n, n) for n in some] for split, some in lists.items()}
             return lists, "the lists"
         if not captions.splits:
             drawn = draw_splits(

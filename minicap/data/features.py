@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def read_features(path: Path) -> Features:
             array = array.astype(numpy.float32)
     listed = names.tolist()
     if len(set(listed)) < len(listed):
-        twice = next(name for name in listed if listed.count(name) > 1)
+        twice = next(name for name, count in Counter(listed).items() if count > 1)
         raise UserError(f"{path}: {twice} is there more than once")
     finite = numpy.isfinite(array).all(axis=1)
     if not finite.all():
@@ -131,6 +132,8 @@ class Scaling:
             variances, directions = numpy.linalg.eigh(standard.T @ standard / len(standard))
             best = numpy.argsort(-variances)[:components]
             best = best[variances[best] > 1e-6 * variances[best[0]]]
+            if not len(best):
+                raise UserError("--components: the features of all training photos are the same")
             # A direction and its opposite are as good: choose by the greatest entry's sign.
             chosen = directions[:, best]
             signs = numpy.sign(chosen[numpy.abs(chosen).argmax(axis=0), numpy.arange(len(best))])

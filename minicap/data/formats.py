@@ -32,9 +32,11 @@ def entries(text: str) -> Iterator[Entry]:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     header = next((line for line in lines if line.strip()), "")
     for delimiter in DELIMITERS:
-        fields = [
-            field.strip().lower() for field in next(csv.reader([header], delimiter=delimiter))
-        ]
+        try:
+            row = next(csv.reader([header], delimiter=delimiter))
+        except csv.Error:  # a line too long for a header
+            continue
+        fields = [field.strip().lower() for field in row]
         if _known(PHOTO, fields) and _known(CAPTION, fields):
             return _table(lines, delimiter, fields)
     return _flickr(lines)
@@ -107,10 +109,12 @@ def _json(text: str) -> Iterator[Entry]:
         raise Malformed("JSON that is nested too deeply") from error
     except json.JSONDecodeError as error:
         lines = text.replace("\r\n", "\n").split("\n")
-        if error.msg != "Extra data" or text[0] != "{":
+        if error.msg != "Extra data" or text.lstrip()[0] != "{":
             place = f"line {error.lineno}, column {error.colno}"
             raise Malformed(f"{place}: broken or cut-off JSON ({error.msg})") from error
         return _objects(_each_line(lines))
+    except ValueError as error:
+        raise Malformed(f"JSON with a number that cannot be read ({error})") from error
     if isinstance(whole, list):
         return _objects((f"entry {number}", entry) for number, entry in enumerate(whole))
     if "annotations" in whole:
@@ -130,6 +134,8 @@ def _each_line(lines: list[str]) -> Iterator[tuple[str, Any]]:
                 raise Malformed(f"{place}: broken JSON ({error.msg})") from error
             except RecursionError as error:
                 raise Malformed(f"line {number}: JSON that is nested too deeply") from error
+            except ValueError as error:
+                raise Malformed(f"line {number}: a number cannot be read ({error})") from error
 
 
 def _text(entry: Any, field: str, place: str) -> str:

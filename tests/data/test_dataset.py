@@ -206,6 +206,21 @@ def test_names_with_and_without_their_folder_meet(files):
     assert after.fingerprint() == before.fingerprint()
 
 
+def test_lists_and_features_may_both_lack_the_folder_that_captions_have(files):
+    before = load(files)
+    text = files.captions.read_text()
+    files.captions.write_text("".join(f"val/{line}" for line in text.splitlines(True)))
+    after = load(files)
+    assert names(after) == names(before) and after.fingerprint() == before.fingerprint()
+
+
+def test_features_that_are_all_the_same_cannot_be_whitened(files):
+    features = read_features(files.features)
+    Features(features.names, 0 * features.array + 1, features.encoder).save(files.features)
+    with pytest.raises(UserError, match="--components: the features of all training photos"):
+        load_dataset(files, 1, 20, True, 4)
+
+
 def test_without_shipped_scenes_one_line_says_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setattr("minicap.data.dataset.SHIPPED", [tmp_path])
     with pytest.raises(UserError, match="python -m minicap.scenes"):

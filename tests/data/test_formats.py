@@ -175,6 +175,9 @@ def test_coco_is_whole_and_quick(real_data):
             r"images\[1\]: b has the id 7, and so has a",
         ),
         ("image,captions_en\na.jpg,A\n", "line 1: .*or a header with image and caption"),
+        ("x" * 200_000 + "\n", "line 1: expected name#number"),
+        ('{"a": ' + "9" * 5_000 + "}", "a number that cannot be read"),
+        ('{"image": "a", "caption": "A"}\n{"a": ' + "9" * 5_000 + "}", "line 2: a number cannot"),
         ('{"images": [}', r"line 1, column 13: broken or cut-off JSON"),
         (
             '{"image": "a.jpg", "caption": "A"}\n{"image": "b.jpg"\n',

@@ -7,7 +7,8 @@ import pytest
 
 from minicap.data.dataset import shipped_scenes
 from minicap.data.scenes import ATTRIBUTES, Scene, load_scenes, random_scene
-from minicap.data.scenes.language import MAX_WORDS, MIN_FACTS, judge, tokens, write_captions
+from minicap.data.scenes.language import MAX_WORDS, MIN_FACTS, judge, write_captions
+from minicap.data.vocabulary import tokenise
 
 BOATS = Scene("boat", "red", "small", 2, "tree", "left", "sea", "night", seed=1)
 DOG = Scene("dog", "black", "big", 1, "castle", "front", "snow", "sunny", seed=1)
@@ -50,7 +51,7 @@ def test_every_shipped_caption_is_true(scenes, captions):
     for name, caption in captions:
         verdict = judge(caption, scenes[name])
         assert verdict.true and verdict.facts >= MIN_FACTS, (caption, verdict.reason)
-        assert len(tokens(caption)) <= MAX_WORDS
+        assert len(tokenise(caption)) <= MAX_WORDS
 
 
 def test_five_captions_are_five(captions):

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicap.data.scenes import ATTRIBUTES, Scene
+from minicap.data.vocabulary import tokenise
 
 MAX_WORDS = 18
 MIN_FACTS = 4  # the kind and its number, and at least two facts more
@@ -184,11 +185,6 @@ def _alternative(text: str) -> Alternative:
 RULES = _read_grammar(GRAMMAR)
 
 
-def tokens(caption: str) -> list[str]:
-    """The words of a caption, lower case: the same rule as for every caption in minicap."""
-    return [token for token in re.split(r"\W+", caption.lower()) if token]
-
-
 def _article(following: str) -> str:
     return "an" if following[0] in "aeiou" else "a"
 
@@ -264,7 +260,7 @@ def judge(caption: str, scene: Scene) -> Verdict:
     states MIN_FACTS facts or more: attributes of which it leaves one value only. ("Beside" leaves
     left and right: true, but no fact.)
     """
-    readings = _readings(tuple(tokens(caption)))
+    readings = _readings(tuple(tokenise(caption)))
     if isinstance(readings, str):
         return Verdict(False, (), readings)
     truth = _truth(scene)
