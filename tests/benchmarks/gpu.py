@@ -1,7 +1,7 @@
 """All that needs a GPU, in one go: the device tests, then a training step beside PyTorch's, with
 products in float32 and in TF32.
 
-    python tests/benchmarks/gpu.py [--json FOLDER]
+    python tests/benchmarks/gpu.py [--rounds 3] [--json FOLDER]
 
 For a machine with an NVIDIA GPU, `pip install -e ".[gpu,test]"` and PyTorch for CUDA. Ends with
 the first failure's status.
@@ -17,11 +17,13 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", default="3")
     parser.add_argument("--json", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     tests = ["-m", "pytest", "-q", str(HERE.parent / "test_device.py")]
     step = [str(HERE / "training_step.py"), "--device", "cuda", "--work", "coco", "batch1024"]
     step += ["--ways", "minicap", "torch-course", "torch-best", "torch-padded", "torch-compiled"]
+    step += ["--rounds", options.rounds]
     steps = {"float32": step, "tf32": [*step, "--tf32"]}
     if options.json:
         options.json.mkdir(parents=True, exist_ok=True)
