@@ -26,8 +26,7 @@ class Captioner:
     def __init__(self, model: Model | Ensemble, encoder: "Encoder"):
         self.ensemble = model if isinstance(model, Ensemble) else Ensemble((model,))
         self.encoder = encoder
-        notes = [fit(each, encoder) for each in self.ensemble.models]
-        self.note = "; ".join(dict.fromkeys(filter(None, notes)))
+        self.note = "; ".join(self.ensemble.learned_from(encoder.about(), encoder.feature_size))
 
     def candidates(
         self,
@@ -57,42 +56,6 @@ class Captioner:
         """
         found = self.candidates(images, Writing(**options), rng=numpy.random.default_rng(seed))
         return [self.words(captions[0]) for captions in found]
-
-
-def fit(model: Model, encoder: "Encoder") -> str:
-    """Whether a model has learned from this encoder's features: "", or a note with the doubts.
-
-    UserError: it has learned from another's.
-    """
-    known = model.encoder or {}
-    learned = f"{known.get('name')} ({known.get('id', '')[:12]}, {known.get('preprocessing')})"
-    given = f"{encoder.name} ({encoder.id[:12]}, {encoder.preprocessing})"
-    origins = {known.get("id"), known.get("float32_id")} - {None}
-    note = ""
-    if not known:
-        note = (
-            f"the model's features did not say which encoder made them: with another than "
-            f"{given}, captions would be about nothing"
-        )
-    elif known.get("id") == encoder.id:
-        pass
-    elif origins & {encoder.id, encoder.float32_id}:
-        note = (
-            f"the model has learned from features of {learned}, and now sees those of {given}, "
-            "the same network in another precision: near, not equal"
-        )
-    else:
-        raise UserError(
-            f"this model has learned from the features of the encoder {learned}, "
-            f"not from those of {given}: use the first"
-        )
-    needed = len(model.scaling.mean)
-    if encoder.feature_size != needed:
-        raise UserError(
-            f"the encoder {encoder.name} makes {encoder.feature_size} features of a picture, "
-            f"this model needs {needed}: use the encoder it was trained on"
-        )
-    return note
 
 
 def load(

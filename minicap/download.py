@@ -214,7 +214,8 @@ def get(archive: Archive, folder: Path) -> None:
         return
     path = folder / archive.name
     size = archive.size if archive.exact else None
-    fetch(archive.url, path, f"md5:{archive.md5}", size, archive.name)
+    most = 2 * archive.size
+    fetch(archive.url, path, f"md5:{archive.md5}", size, archive.name, most=most)
     if archive.files:
         unpack(path, archive.files, folder)
         path.unlink()

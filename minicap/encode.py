@@ -1,6 +1,7 @@
 """Encode photos: `python -m minicap.encode PHOTOS --out features`."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,8 @@ class Options:
     """Encode photos into a feature store, to train on.
 
     Stopped at any moment, even by a power cut, the same command goes on where it was. Photos that
-    cannot be read are skipped, and listed with the reason.
+    cannot be read are skipped, and listed with the reason; once all are through, the same command
+    tries these again.
     """
 
     photos: tyro.conf.Positional[Path]
@@ -73,12 +75,18 @@ def main(arguments: list[str] | None = None) -> int | None:
     if 0 < store.begun < len(store.names):
         print(f"          going on after {store.begun:,} photos")
     runs = options.threads if options.device == "cpu" else 1
-    results = encode_batches(encoder, store.batches(), photos.open, options.readers, runs)
+
+    def encoded(batches: Iterator[list[str]]) -> Iterator:
+        return encode_batches(encoder, batches, photos.open, options.readers, runs)
+
     try:
+        if store.begun == len(store.names) and (store.marks == SKIPPED).any():
+            mended = store.mend(encoded(store.skipped()))
+            print(f"          {mended:,} that were skipped can be read now")
         with tqdm(
             total=len(store.names), initial=store.begun, unit=" photos", smoothing=0.1
         ) as bar:
-            for count in store.fill(results):
+            for count in store.fill(encoded(store.batches())):
                 bar.update(count)
     except KeyboardInterrupt:
         print(f"stopped after {store.begun:,} photos; the same command goes on from there")

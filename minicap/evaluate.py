@@ -113,6 +113,14 @@ def main(arguments: list[str] | None = None) -> None:
         remembered = checkpoint.load(options.model, "model")[1].get("options", {})
     files, trained_on = sources(options.data, remembered.get("data"))
     assert files.captions
+    out = options.out or source.parent / "evaluation"
+    read = [source, *options.ensemble, *filter(None, vars(files).values())]
+    taken = {path.resolve() for path in read if isinstance(path, Path)}
+    for name in SCORES, CAPTIONS, REPORT:
+        if (out / name).resolve() in taken:
+            raise UserError(
+                f"--out {out}: {name} would replace a file that is read; choose another"
+            )
     split = options.which_split()
     pictures = read_pictures(files, split)
     scenes = scenes_beside(files.captions, pictures.names)
@@ -122,7 +130,8 @@ def main(arguments: list[str] | None = None) -> None:
     ids = image_ids(pictures.names, coco_numbers(files.captions))
     if model:
         rng = numpy.random.default_rng(options.seed)
-        written = write(model, pictures, options.writing, rng)
+        doubts, written = write(model, pictures, options.writing, rng)
+        notes += doubts
     else:
         texts = read_results(source, ids)
         written = [[Written(texts[name])] for name in pictures.names]
@@ -147,7 +156,6 @@ def main(arguments: list[str] | None = None) -> None:
         },
         pictures.notes + notes,
     )
-    out = options.out or source.parent / "evaluation"
     named = dict(zip(pictures.names, captions, strict=True))
     seen = [row for row, name in enumerate(pictures.names) if name in shown]
     chosen = choose(evaluation, seen or range(len(captions)), options.shown)

@@ -14,7 +14,7 @@ from minicap.data.vocabulary import SPECIAL, UNK, Vocabulary, tokenise
 from minicap.errors import UserError
 from minicap.generate import Caption, Writing
 from minicap.metrics import Judge
-from minicap.model import Ensemble, Model
+from minicap.model import Ensemble
 from minicap.truth import truths
 
 TOGETHER = 256  # pictures that are captioned at once
@@ -131,16 +131,16 @@ class Evaluation:
 
 def write(
     ensemble: Ensemble, pictures: Pictures, writing: Writing, rng: numpy.random.Generator
-) -> list[list[Written]]:
-    """The candidates for each picture, best first. rng: for drawing.
+) -> tuple[list[str], list[list[Written]]]:
+    """Notes on doubts about the features, and the candidates for each picture, best first. rng: for
+    drawing.
 
     UserError: pictures without features, or with those of another encoder than the models'.
     """
     features = pictures.features
     if features is None:
         raise UserError("the model needs the pictures' features: name them with --features")
-    for model in ensemble.models:
-        fit(model, features, pictures.encoder or {})
+    notes = ensemble.learned_from(pictures.encoder or {}, features.shape[1])
     written = []
     with tqdm(total=len(features), unit="picture", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(features), TOGETHER):
@@ -148,25 +148,13 @@ def write(
             for captions in ensemble.candidates(scaled, writing, rng=rng):
                 written.append([as_written(ensemble.vocabulary, each) for each in captions])
                 bar.update()
-    return written
+    return notes, written
 
 
 def as_written(vocabulary: Vocabulary, caption: Caption) -> Written:
     """A caption in words and probabilities."""
     probabilities = numpy.exp(caption.log_probabilities).tolist()
     return Written(vocabulary.decode(caption.ids), probabilities, caption.score)
-
-
-def fit(model: Model, features: numpy.ndarray, encoder: dict) -> None:
-    """UserError if the model has not learned from such features, as far as is known."""
-    known, width = model.encoder or {}, len(model.scaling.mean)
-    ids = [{about.get("id"), about.get("float32_id")} - {None} for about in (known, encoder)]
-    if features.shape[1] != width or (all(ids) and not ids[0] & ids[1]):
-        raise UserError(
-            f"the model has learned from {width} features of {known.get('name', 'its encoder')}, "
-            f"these are {features.shape[1]} of {encoder.get('name', 'another')}: encode the "
-            "pictures with the encoder it was trained on"
-        )
 
 
 def score(
@@ -211,9 +199,11 @@ def to_json(evaluation: Evaluation) -> dict:
 
 
 def manner(writing: Mapping) -> str:
-    """How captions were written, in words: the beam's two settings, and others that were chosen."""
-    usual = vars(Writing())
-    shown = [n for n in writing if n in ("beams", "alpha") or writing[n] != usual[n]]
+    """How captions were written, in words: the beam's two settings, unless words were drawn, and
+    others that were chosen."""
+    usual, beam = vars(Writing()), ("beams", "alpha")
+    drawn = writing["temperature"] > 0
+    shown = [n for n in writing if (not drawn if n in beam else writing[n] != usual[n])]
     return ", ".join(f"{name.replace('_', '-')} {writing[name]}" for name in shown)
 
 

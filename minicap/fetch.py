@@ -26,18 +26,19 @@ def fetch(
     size: int | None = None,
     what: str = "file",
     timeout: float = 30.0,
+    most: int | None = None,
 ) -> Path:
     """Download `url` (HTTP or HTTPS) to `path` and return it; nothing to do if it is there.
 
     checksum: "md5:..." or "sha256:..." in hex; size: exact, in bytes; with neither, the length that
     the server announces must do. `what` names the thing in messages. `timeout` in seconds is for
-    one silence of the server.
+    one silence of the server; `most`: bytes that it may send where `size` is not known.
 
     The bytes go to `path` + ".part", are checked and synced, and only then take their place. A
     line that breaks is taken up again where it broke, and so is a .part that an earlier run left,
     Ctrl-C's for one. The server is asked for the rest of that very file (If-Range), so that a file
     which has changed in between starts anew instead of being mixed. No more than `size` bytes, or
-    as many as the server announced, are ever written.
+    `most`, or as many as the server announced, are ever written.
 
     Raises UserError: no network, no such file, wrong length or checksum, a full disk.
     """
@@ -53,7 +54,7 @@ def fetch(
     while True:
         reached_server = True
         try:
-            _receive(url, part, size, bool(checksum), what, timeout)
+            _receive(url, part, size, bool(checksum), what, timeout, most)
             break
         except HTTPError as error:
             error.close()
@@ -103,7 +104,13 @@ def is_whole(path: Path, checksum: str | None = None, size: int | None = None) -
 
 
 def _receive(
-    url: str, part: Path, size: int | None, checked: bool, what: str, timeout: float
+    url: str,
+    part: Path,
+    size: int | None,
+    checked: bool,
+    what: str,
+    timeout: float,
+    most: int | None,
 ) -> None:
     """One request: append to `part` what it lacks. OSError or HTTPException: the line broke."""
     from tqdm import tqdm
@@ -140,6 +147,7 @@ def _receive(
                 "look for a newer minicap"
             )
         limit = total if size is None else size
+        cap = min((n for n in (limit, most) if n is not None), default=None)
         with _local(part):
             if not have:
                 _tag_path(part).write_text(now, encoding="utf-8")
@@ -156,18 +164,18 @@ def _receive(
                 mininterval=seconds,
             ) as bar,
         ):
-            while block := response.read1(BLOCK if limit is None else min(BLOCK, limit - have + 1)):
+            while block := response.read1(BLOCK if cap is None else min(BLOCK, cap - have + 1)):
                 have += len(block)
-                if limit is not None and have > limit:
+                if cap is not None and have > cap:
                     break
                 with _local(part):
                     file.write(block)
                     file.flush()
                 bar.update(len(block))
-        if limit is not None and have > limit:
+        if cap is not None and have > cap:
             _forget(part)
             raise UserError(
-                f"{what}: {url} sends more than the {limit:,} bytes that it should have: it is "
+                f"{what}: {url} sends more than the {cap:,} bytes that it should have: it is "
                 "another file now; look for a newer minicap"
             )
         if limit is not None and have < limit:

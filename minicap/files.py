@@ -14,10 +14,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what was written there takes its place when the block ends.
 
     It is synced to the disk before it is renamed. If anything fails, a full disk for example,
-    the temporary file is removed and what was at `path` is still there. UserError on OSError.
+    the temporary file is removed and what was at `path` is still there. A link stays one, a file's
+    permissions stay. UserError: an OSError, or at `path` is something else than a file.
     """
     temporary = None
     try:
+        path = path.resolve()
+        if path.exists() and not path.is_file():
+            raise UserError(f"cannot write {path}: this is no ordinary file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
@@ -27,7 +31,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own 0600 would hide it from others
+        mode = path.stat().st_mode if path.exists() else 0o666 & ~umask
+        os.chmod(temporary, mode & 0o777)  # mkstemp's own 0600 would hide it from others
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
@@ -38,9 +43,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text`, all or nothing."""
+    """Replace the file at `path` by `text`, all or nothing. What UTF-8 cannot hold (a file name's
+    odd bytes, half a character out of JSON) becomes \\udc80 or the like, as JSON has it."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_text(path: Path, what: str) -> str:

@@ -54,24 +54,65 @@ class Model:
         UserError: what minicap.checkpoint.load refuses, and parts that do not fit each other.
         """
         arrays, about = checkpoint.load(path, "model")
-        sizes, vocabulary = Sizes(**about["sizes"]), Vocabulary(about["vocabulary"])
+        try:
+            sizes, vocabulary = Sizes(**about["sizes"]), Vocabulary(about["vocabulary"])
+            scaling = Scaling(
+                arrays.pop("features.mean"),
+                arrays.pop("features.scale"),
+                arrays.pop("features.rotation", None),
+            )
+            max_len, encoder = about["max_len"], about["encoder"]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: damaged, or of another version ({error!r})") from error
         if len(vocabulary) != sizes.vocabulary or vocabulary.words != about["vocabulary"]:
             raise UserError(
                 f"{path}: model and vocabulary do not fit: the model has {sizes.vocabulary} words, "
                 f"the vocabulary {len(about['vocabulary'])}, {len(vocabulary)} of them different"
             )
-        scaling = Scaling(
-            arrays.pop("features.mean"),
-            arrays.pop("features.scale"),
-            arrays.pop("features.rotation", None),
-        )
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != sizes.shapes():
             raise UserError(f"{path}: the arrays {shapes} are not those of {sizes}")
         parameters = Parameters(sizes.shapes(), "float32", xp)
         for name, array in arrays.items():
             parameters[name][...] = to_device(array, xp)
-        return cls(sizes, parameters, vocabulary, scaling, about["max_len"], about["encoder"])
+        return cls(sizes, parameters, vocabulary, scaling, max_len, encoder)
+
+    def learned_from(self, encoder: Mapping, width: int) -> str:
+        """Whether this model has learned from such features: "", or a note with the doubts.
+
+        encoder: what is known of the one that made them, as Encoder.about() has it, or nothing;
+        width: how many there are of a picture. UserError: it has learned from others.
+        """
+        known = self.encoder or {}
+        learned, given = (
+            f"{about.get('name')} ({about.get('id', '')[:12]}, {about.get('preprocessing')})"
+            if about
+            else "an encoder that is not known"
+            for about in (known, encoder)
+        )
+        ids = [{about.get("id"), about.get("float32_id")} - {None} for about in (known, encoder)]
+        if all(ids) and not ids[0] & ids[1]:
+            raise UserError(
+                f"this model has learned from the features of the encoder {learned}, "
+                f"not from those of {given}: use the first"
+            )
+        if width != (needed := len(self.scaling.mean)):
+            raise UserError(
+                f"this model has learned from {needed} features of {learned}, those of {given} are "
+                f"{width}: use the encoder it was trained on"
+            )
+        if bool(known) != bool(encoder):
+            whose = "the model's features" if encoder else "the features"
+            return (
+                f"{whose} did not say which encoder made them: with another than "
+                f"{given if encoder else learned}, captions would be about nothing"
+            )
+        if known.get("id") != encoder.get("id"):
+            return (
+                f"the model has learned from features of {learned}, and now sees those of {given}, "
+                "the same network in another precision: near, not equal"
+            )
+        return ""
 
     def candidates(
         self,
@@ -121,6 +162,11 @@ class Ensemble:
     def max_words(self) -> int:
         """After so many words, #END# among them, a caption is cut: as the models were trained."""
         return min(model.max_len for model in self.models) - 1
+
+    def learned_from(self, encoder: Mapping, width: int) -> list[str]:
+        """The models' different notes on such features. (See Model.learned_from.)"""
+        notes = [model.learned_from(encoder, width) for model in self.models]
+        return list(dict.fromkeys(filter(None, notes)))
 
     @functools.cached_property
     def _scalings(self) -> list[Scaling]:

@@ -82,10 +82,6 @@ def make_data_set(folder: Path, seed: int) -> None:
         for name, scene in scenes.items()
         for number, caption in enumerate(write_captions(scene, rng))
     ]
-    write_text(folder / "captions.txt", "".join(lines))
-    for split, members in splits.items():
-        write_text(folder / f"{split}.txt", "".join(f"{name}\n" for name in members))
-    write_text(folder / "scenes.jsonl", to_lines(scenes))
     encoder = seeded_encoder()
     array = numpy.empty((len(scenes), encoder.feature_size), numpy.float16)
     with tqdm(total=len(scenes), unit="picture") as bar:
@@ -93,6 +89,12 @@ def make_data_set(folder: Path, seed: int) -> None:
             pictures = [draw(scene) for scene in [*scenes.values()][start : start + TOGETHER]]
             array[start : start + TOGETHER] = encoder(pictures)
             bar.update(len(pictures))
+    # All at the end, and features last: what is begun and not ended cannot be trained on.
+    (folder / "features.npz").unlink(missing_ok=True)
+    write_text(folder / "captions.txt", "".join(lines))
+    for split, members in splits.items():
+        write_text(folder / f"{split}.txt", "".join(f"{name}\n" for name in members))
+    write_text(folder / "scenes.jsonl", to_lines(scenes))
     Features(list(scenes), array, encoder.about()).save(folder / "features.npz")
     print(f"{len(scenes):,} pictures with {len(lines):,} captions in {folder}")
 

@@ -232,7 +232,7 @@ def test_an_encoder_of_another_width(command, tmp_path, pictures):
     path = tmp_path / "unknown.safetensors"
     model().save(path)
     wide = save_encoder(tmp_path / "wide.onnx", width=9)
-    one_line(command(path, pictures[0], "--encoder", wide), "makes 9 features", "needs 8")
+    one_line(command(path, pictures[0], "--encoder", wide), "from 8 features", "are 9")
 
 
 def test_a_model_without_a_known_encoder_asks_for_it(command, trained, tmp_path, pictures, encoder):

@@ -24,6 +24,10 @@ class Stub:
     def __init__(self, **changes):
         vars(self).update(changes)
 
+    def about(self):
+        names = ("id", "name", "preprocessing", "float32_id")
+        return {name: getattr(self, name) for name in names}
+
     def __call__(self, images):
         return numpy.array(images, "float32").reshape(len(images), WIDTH)
 
@@ -136,7 +140,9 @@ def test_pictures_are_prepared_as_for_training(tmp_path):
 def test_another_width_is_refused_with_both():
     wide = Stub()
     wide.feature_size = 9
-    with pytest.raises(UserError, match="9 features.*needs 8"):
+    with pytest.raises(
+        UserError, match="from 8 features of an encoder.*those of stub encoder.*are 9"
+    ):
         Captioner(model(), wide)
 
 

@@ -1,5 +1,6 @@
 """`python -m minicap.encode`, from a folder to a store: the kills, the hostile, the many."""
 
+import errno
 import json
 import os
 import random
@@ -95,6 +96,65 @@ def test_a_second_run_has_nothing_to_do_and_a_third_may_not_mix(photos, onnx, tm
     assert run(*command) == 1
     assert "1 are new and 0 gone: new.png" in capsys.readouterr().err
     assert contents(out) == before
+
+
+def test_photos_that_were_skipped_are_tried_again(photos, onnx, tmp_path, capsys):
+    """Once all are through. The store is then that of photos that were whole from the first."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert not run(photos, "--out", whole, "--encoder", onnx)
+    hidden = {}
+    for name in ("03.png", "04.png", "20.png"):
+        hidden[name] = (photos / name).read_bytes()
+        (photos / name).write_bytes(b"broken")
+    assert not run(photos, "--out", out, "--encoder", onnx)
+    assert list(reasons(out)) == list(hidden)
+    for name in ("03.png", "20.png"):
+        (photos / name).write_bytes(hidden[name])
+    capsys.readouterr()
+    assert not run(photos, "--out", out, "--encoder", onnx)
+    text = capsys.readouterr().out
+    assert "2 that were skipped can be read now" in text and "20 photos encoded, 1 skipped" in text
+    assert list(reasons(out)) == ["04.png"]
+    (photos / "04.png").write_bytes(hidden["04.png"])
+    assert not run(photos, "--out", out, "--encoder", onnx)
+    assert contents(out) == contents(whole)
+
+
+def test_what_passes_is_no_reason_to_skip(photos, onnx, tmp_path, capsys, monkeypatch):
+    """Too many open files, a drive that is gone: one line, and the same command goes on."""
+    opened, real = [], Image.open
+
+    def failing(path, *rest):
+        opened.append(path)
+        if len(opened) == 7:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path, *rest)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Image, "open", failing)
+    assert run(photos, "--out", out, "--encoder", onnx) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be read for now (Too many open files): try again" in error
+    monkeypatch.setattr(Image, "open", real)
+    assert not run(photos, "--out", out, "--encoder", onnx) and not reasons(out)
+    gone, again = tmp_path / "gone", tmp_path / "again"
+
+    def leaving(path, *rest):
+        if photos.exists():
+            photos.rename(gone)
+        return real(path, *rest)
+
+    monkeypatch.setattr(Image, "open", leaving)
+    assert run(photos, "--out", again, "--encoder", onnx) == 1
+    assert "this folder is no longer there" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_name_that_no_disk_can_hold_is_skipped(photos, onnx, tmp_path):
+    (photos / "list.txt").write_text("00.png\n" + "x" * 300 + ".png\n01.png\n")
+    out = tmp_path / "out"
+    assert not run(photos / "list.txt", "--out", out, "--encoder", onnx)
+    (reason,) = reasons(out).values()
+    assert "File name too long" in reason and FeatureStore.open(out).marks.tolist() == [1, 2, 1]
 
 
 def test_only_the_photos_that_captions_speak_of(photos, onnx, tmp_path, capsys):

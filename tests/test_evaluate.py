@@ -1,6 +1,7 @@
 """`python -m minicap.evaluate`, as a user meets it."""
 
 import json
+import os
 import re
 
 import numpy
@@ -204,9 +205,22 @@ def test_coco_numbers_are_those_of_the_caption_file(command, tmp_path):
     captions.write_text(json.dumps({"images": images, "annotations": annotations}))
     wanted = [{"image_id": i, "caption": c} for i, c in said]
     path.write_text(json.dumps(wanted))
-    status, text, _ = command(f"--results={path}", f"--captions={captions}", f"--out={tmp_path}")
+    given = f"--results={path}", f"--captions={captions}"
+    refused(command(*given, f"--out={tmp_path}"), f"{CAPTIONS} would replace a file that is read")
+    status, text, _ = command(*given, f"--out={tmp_path / 'out'}")
     assert status == 0 and "100.0" in text
-    assert json.loads((tmp_path / CAPTIONS).read_text()) == wanted
+    assert json.loads((tmp_path / "out" / CAPTIONS).read_text()) == wanted
+
+
+def test_a_path_that_is_no_text_is_written_as_an_escape(command, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    captions, path = folder / "c.txt", folder / "r.json"
+    captions.write_text("a.jpg\tA dog .\nb.jpg\tA cat .\n")
+    path.write_text(json.dumps([{"image_id": n, "caption": "a dog"} for n in ("a.jpg", "b.jpg")]))
+    assert command(f"--results={path}", f"--captions={captions}")[0] == 0
+    settings = json.loads((folder / "evaluation" / SCORES).read_text())
+    assert "caf\udce9" in json.dumps(settings, ensure_ascii=False)
 
 
 def test_the_same_caption_everywhere_is_said(command, run, results):

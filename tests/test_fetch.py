@@ -191,10 +191,11 @@ def endless(request):
         request.body(b"x" * 10_000)
 
 
-def test_an_endless_server_is_cut_off(tmp_path, serve):
+@pytest.mark.parametrize("known", [{"size": len(FILE)}, {"checksum": CHECKSUM, "most": 300_000}])
+def test_an_endless_server_is_cut_off(tmp_path, serve, known):
     server = serve(endless)
     with pytest.raises(UserError, match="more than the 300,000 bytes"):
-        fetch(server.url, tmp_path / "file.bin", size=len(FILE))
+        fetch(server.url, tmp_path / "file.bin", **known)
     assert left(tmp_path) == []
 
 

@@ -1,5 +1,6 @@
 """Files that are never half-written."""
 
+import json
 import os
 import signal
 import stat
@@ -25,6 +26,26 @@ def test_others_may_read_it_as_the_umask_says(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+def test_links_permissions_and_what_is_no_file_stay(tmp_path):
+    path, link = tmp_path / "x", tmp_path / "link"
+    write_text(path, "old")
+    path.chmod(0o600)
+    link.symlink_to(path)
+    write_text(link, "new")
+    assert link.is_symlink() and path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    for other in tmp_path / "pipe", tmp_path:
+        with pytest.raises(UserError, match="this is no ordinary file"):
+            write_text(other, "")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_what_utf_8_cannot_hold_is_written_as_json_has_it(tmp_path):
+    write_text(tmp_path / "x", json.dumps({"a": "\udce9é"}, ensure_ascii=False))
+    assert json.loads((tmp_path / "x").read_bytes()) == {"a": "\udce9é"}
 
 
 def test_the_old_file_is_whole_until_the_block_ends(tmp_path):

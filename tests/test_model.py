@@ -171,3 +171,9 @@ def test_default_sizes_are_the_course_s():
     shapes = Sizes(8769).shapes()
     assert shapes["img_embed_to_bottleneck"] == (2049, 120)
     assert shapes["lstm"] == (401, 1200) and shapes["token_logits"] == (121, 8769)
+
+
+def test_a_file_that_says_it_is_a_model_and_is_none(path):
+    checkpoint.save(path, "model", {"x": numpy.zeros(1, "f4")}, {})
+    with pytest.raises(UserError, match="damaged, or of another version"):
+        Model.load(path)

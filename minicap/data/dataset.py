@@ -53,9 +53,7 @@ class DataFiles:
         if missing and (len(missing) < len(needed) or self.test_split):
             options = ", ".join("--" + name.replace("_", "-") for name in missing)
             raise UserError(f"your own data also needs {options}; without any, scenes are used")
-        shares = self.dev_fraction, self.test_fraction
-        if not (0 < shares[0] < 1 and 0 <= shares[1] < 1 and sum(shares) < 1):
-            raise UserError("--dev-fraction and --test-fraction must leave photos for every split")
+        self.check_shares()
         if not missing:
             return self
         folder = shipped_scenes()
@@ -67,6 +65,12 @@ class DataFiles:
             folder / "test.txt",
         )
 
+    def check_shares(self) -> None:
+        """UserError, unless photos are left for train and dev."""
+        shares = self.dev_fraction, self.test_fraction
+        if not (0 < shares[0] < 1 and 0 <= shares[1] < 1 and sum(shares) < 1):
+            raise UserError("--dev-fraction and --test-fraction must leave photos for every split")
+
     def splits(self, captions: Captions) -> tuple[dict[str, list[str]], str]:
         """Split -> photos, by their names in the captions, and who says so: the lists, the caption
         file, or the lot."""
@@ -77,6 +81,7 @@ class DataFiles:
             lists = {split: [told.get(n, n) for n in some] for split, some in lists.items()}
             return lists, "the lists"
         if not captions.splits:
+            self.check_shares()
             drawn = draw_splits(
                 captions.texts, self.dev_fraction, self.test_fraction, self.split_seed
             )

@@ -15,7 +15,7 @@ from minicap.errors import UserError
 from minicap.files import read_text
 
 Id = int | str
-COCO = re.compile(r"(?:COCO_[a-z]+20\d\d_)?(\d{12})")
+COCO = re.compile(r"(?:COCO_[a-z]+20\d\d_)?([0-9]{12})")
 SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can say it, UTF-8 cannot
 
 
@@ -36,11 +36,17 @@ def image_ids(names: Iterable[str], numbers: Mapping[str, int]) -> dict[str, Id]
     def number(name: str) -> Id:
         if name in known:
             return numbers[known[name]]
-        found = COCO.fullmatch(PurePosixPath(name).stem)
-        return int(found[1]) if found else name
+        found = _number(name)
+        return name if found is None else found
 
     ids = {name: number(name) for name in names}
     return ids if len(set(ids.values())) == len(ids) else {name: name for name in names}
+
+
+def _number(name: str) -> int | None:
+    """The number in a name such as COCO's; None where there is none."""
+    found = COCO.fullmatch(PurePosixPath(name).stem)
+    return int(found[1]) if found else None
 
 
 def results_text(captions: Mapping[str, str], ids: Mapping[str, Id]) -> str:
@@ -53,7 +59,8 @@ def results_text(captions: Mapping[str, str], ids: Mapping[str, Id]) -> str:
 def read_results(path: Path, ids: Mapping[str, Id]) -> dict[str, str]:
     """Name -> caption of a results file, in the file's order.
 
-    ids: picture -> id, of all that are known; a picture may go by its id or by its name.
+    ids: picture -> id, of all that are known; a picture may go by its id, as a number or a text, by
+    its name, or by a name that has its number.
     UserError, with the place: no file, broken JSON, a field that is missing or of another kind, a
     picture that is not known or that comes twice.
     """
@@ -82,14 +89,17 @@ def read_results(path: Path, ids: Mapping[str, Id]) -> dict[str, str]:
                 raise UserError(f"{path}, entry {number}: `{field}` must be {kind}, not {shown}")
             if SURROGATE.search(str(entry[field])):
                 raise UserError(f"{path}, entry {number}: `{field}` has half a character (\\ud...)")
-    by_id = {id_: name for name, id_ in ids.items()}
-    as_names = find_names({e["image_id"] for e in entries if isinstance(e["image_id"], str)}, ids)
+    by_id: dict[Id | None, str] = {id_: name for name, id_ in ids.items()}
+    by_text = {str(id_): name for name, id_ in ids.items()}
+    texts = dict.fromkeys(e["image_id"] for e in entries if isinstance(e["image_id"], str))
+    as_names = find_names(texts, ids)
     captions: dict[str, str] = {}
     places: dict[str, int] = {}
     unknown = []
     for number, entry in enumerate(entries):
         id_ = entry["image_id"]
         name = by_id.get(id_) or as_names.get(str(id_))
+        name = name or by_text.get(str(id_)) or by_id.get(_number(str(id_)))
         if name is None:
             unknown.append(id_)
         elif name in places:

@@ -50,7 +50,10 @@ class FeatureStore:
         UserError: no such room; something else in the folder.
         """
         ours = {STORE, FEATURES, MARKS, REASONS}
-        if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - ours):
+        there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        begun = f".{STORE}."  # what a kill may have left of writing STORE
+        foreign = [name for name in there if name not in ours and not name.startswith(begun)]
+        if foreign or (folder.exists() and not folder.is_dir()):
             raise UserError(f"{folder}: something else is there; give --out another folder")
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,16 +129,10 @@ class FeatureStore:
             _keep_lines_before(reasons, row)
             for array, why in results:
                 names = self.names[row : row + len(array)]
-                with numpy.errstate(over="ignore"):
-                    half = array.astype("<f2")
-                infinite = "its features are NaN, infinite or beyond float16"
-                finite = numpy.isfinite(half).all(axis=1)
-                skipped = [why.get(n, not ok and infinite) for n, ok in zip(names, finite)]
+                half, skipped = _as_stored(array, names, why)
                 for number, (name, reason) in enumerate(zip(names, skipped), row):
                     if reason:
-                        half[number - row] = 0
-                        line = {"row": number, "photo": name, "reason": reason}
-                        reasons.write(json.dumps(line).encode() + b"\n")
+                        reasons.write(_line(number, name, reason))
                 _put(features, row, half)
                 _sync(reasons)
                 self.marks[row : row + len(half)] = [SKIPPED if r else DONE for r in skipped]
@@ -143,10 +140,58 @@ class FeatureStore:
                 row += len(half)
                 yield len(half)
 
+    def skipped(self) -> Iterator[list[str]]:
+        """The names of the photos that were skipped, in batches."""
+        names = [self.names[row] for row in numpy.flatnonzero(self.marks == SKIPPED)]
+        for start in range(0, len(names), self.batch):
+            yield names[start : start + self.batch]
+
+    def mend(self, results: Iterable[tuple[numpy.ndarray, Mapping[str, str]]]) -> int:
+        """Write what became of each of `skipped()`, tried again: as `fill` has it. Those that are
+        usable now take their places. Returns how many they are."""
+        rows, lines = iter(numpy.flatnonzero(self.marks == SKIPPED).tolist()), []
+        mended = 0
+        with (
+            _writing(self.folder),
+            open(self.folder / FEATURES, "r+b") as features,
+            open(self.folder / MARKS, "r+b") as marks,
+        ):
+            for array, why in results:
+                batch = [next(rows) for _ in array]
+                names = [self.names[row] for row in batch]
+                half, skipped = _as_stored(array, names, why)
+                for row, name, one, reason in zip(batch, names, half, skipped, strict=True):
+                    if reason:
+                        lines.append(_line(row, name, reason))
+                    else:
+                        _put(features, row, one[None])
+                        self.marks[row] = DONE
+                        _put(marks, row, self.marks[row : row + 1])
+                        mended += 1
+        write_text(self.folder / REASONS, b"".join(lines).decode())
+        return mended
+
     def features(self) -> numpy.ndarray:
         """All rows, (P, F) float16, as a map of the file: what is not used is never read."""
         shape = len(self.names), self.encoder["feature_size"]
         return _mapped(self.folder / FEATURES, shape, "<f2")
+
+
+def _as_stored(
+    array: numpy.ndarray, names: Sequence[str], why: Mapping[str, str]
+) -> tuple[numpy.ndarray, list[str]]:
+    """Features as float16, 0 for what is skipped, and for each photo the reason for that or ""."""
+    with numpy.errstate(over="ignore"):
+        half = array.astype("<f2")
+    finite = numpy.isfinite(half).all(axis=1)
+    infinite = "its features are NaN, infinite or beyond float16"
+    skipped = [why.get(n, "" if ok else infinite) for n, ok in zip(names, finite, strict=True)]
+    half[[bool(reason) for reason in skipped]] = 0
+    return half, skipped
+
+
+def _line(row: int, name: str, reason: str) -> bytes:
+    return json.dumps({"row": row, "photo": name, "reason": reason}).encode() + b"\n"
 
 
 @contextmanager

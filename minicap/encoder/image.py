@@ -4,28 +4,34 @@ Its name is stored with features and hashed into an encoder's id, since features
 prepared pictures must never meet.
 """
 
+import errno
 import math
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from minicap.errors import UnusableImage
+from minicap.errors import UnusableImage, UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-# As many pixels as Pillow takes without a warning; as RGB they are 256 MB. More in one picture is
-# a bomb (a few kilobytes that unpack to gigabytes) far more often than a photo.
+# As many pixels as Pillow takes without a warning; unpacked, they are 360 MB. More in one picture
+# is a bomb (a few kilobytes that unpack to gigabytes) far more often than a photo.
 MAX_PIXELS = 89_478_485
 
-# Photos and drawings. Pillow opens more, but EPS for one starts another program.
+# Photos and drawings. Pillow opens more, but EPS for one starts another program, and ICO unpacks
+# before it says how large it is.
 FORMATS = {
-    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF",
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF",
     "WEBP",
 }  # fmt: skip
 
 EXIF_ORIENTATION = 0x0112
+STRIP = 256  # rows that are worked on at once where a picture takes more than 4 bytes a pixel
+# What may be gone the next time, and says nothing about the picture: too many open files, no
+# memory, a disk or a net that does not answer.
+PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 # How a picture is made to fit, and what it was made for:
@@ -89,21 +95,17 @@ def load_image(
     EXIF rotation is applied. Transparent parts show white. Grey of 16 bits is scaled to 8. CMYK
     becomes RGB by Pillow's formula, without colour profile. Of an animation, the first picture.
     Raises UnusableImage, with the file's name and the reason, for whatever is not a whole picture
-    of at most MAX_PIXELS in one of FORMATS.
+    of at most MAX_PIXELS in one of FORMATS; UserError where that could not be found out.
     """
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(source, str | Path):
-        name, path = str(source), Path(source)
-        if path.is_dir():
-            raise UnusableImage(name, "is a folder; name a picture file")
-        if not path.exists():
-            raise UnusableImage(name, "no such file; check the path")
-        if not path.is_file():
-            raise UnusableImage(name, "not a regular file; name a picture file")
+        name = str(source)
     else:
         name = str(getattr(source, "filename", "") or getattr(source, "name", "image"))
     try:
+        if isinstance(source, str | Path):
+            _check_path(Path(source))
         if isinstance(source, Image.Image):
             return _upright_rgb(source, None)
         with Image.open(source) as image:
@@ -116,6 +118,14 @@ def load_image(
         reason = "not a picture, or of an unknown format; use JPEG or PNG"
     except _Unusable as error:
         reason = str(error)
+    except MemoryError:
+        raise
+    except OSError as error:
+        if error.errno in PASSING:
+            raise UserError(
+                f"{name}: cannot be read for now ({error.strerror}): try again"
+            ) from error
+        reason = f"cannot be read ({error.strerror or ' '.join(str(error).split())})"
     except Exception as error:  # a broken file may raise anything in Pillow's readers
         reason = f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
     raise UnusableImage(name, reason)
@@ -123,6 +133,15 @@ def load_image(
 
 class _Unusable(Exception):
     """The reason for an UnusableImage, where the file's name is not known."""
+
+
+def _check_path(path: Path) -> None:
+    if path.is_dir():
+        raise _Unusable("is a folder; name a picture file")
+    if not path.exists():
+        raise _Unusable("no such file; check the path")
+    if not path.is_file():
+        raise _Unusable("not a regular file; name a picture file")
 
 
 def _upright_rgb(image: "Image.Image", enough: int | None) -> "Image.Image":
@@ -166,15 +185,22 @@ def _rgb(image: "Image.Image") -> "Image.Image":
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.int64)
+        grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise _Unusable("32-bit grey without a known range; convert it to 8 or 16 bits")
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+        bytes_ = np.empty(grey.shape, np.uint8)
+        for top in range(0, len(grey), STRIP):
+            rows = slice(top, top + STRIP)
+            bytes_[rows] = (grey[rows].astype(np.int64) + 128) // 257
+        return Image.fromarray(bytes_).convert("RGB")
     if image.mode == "F":
         raise _Unusable("floating-point grey without a known range; convert it to 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        image, found = image.convert("RGBA"), Image.new("RGB", image.size)
+        for top in range(0, image.height, STRIP):
+            strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+            white = Image.new("RGBA", strip.size, "white")
+            found.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+        return found
     return image.convert("RGB")

@@ -13,7 +13,7 @@ from minicap.files import read_lines
 
 # By their names, photos among whatever else lies in a folder. What is in them is found out later.
 ENDINGS = {
-    ".avif", ".bmp", ".dib", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo",
+    ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo",
     ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 LARGEST = 1 << 28  # bytes of one file in a zip, unpacked
@@ -74,10 +74,21 @@ def _sort(names: list[str], open: Callable[[str], Path | IO[bytes]]) -> Photos:
 
 def _folder(folder: Path) -> Photos:
     names = []
-    for place, _, files in os.walk(folder):  # links to folders are not followed: they may be loops
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be looked into ({error.strerror})")
+
+    # Links to folders are not followed: they may be loops.
+    for place, _, files in os.walk(folder, onerror=unreadable):
         inner = Path(place).relative_to(folder)
         names += [(inner / file).as_posix() for file in files]
-    return _sort(names, folder.joinpath)
+
+    def open(name: str) -> Path:
+        if not folder.exists():  # a drive that is gone says nothing about the photos
+            raise UserError(f"{folder}: this folder is no longer there")
+        return folder / name
+
+    return _sort(names, open)
 
 
 def _zip(path: Path) -> Photos:

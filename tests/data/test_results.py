@@ -34,6 +34,8 @@ def test_pictures_go_by_id_or_by_name(read):
     named = ["beach.jpg", "bus.jpg", "val2017/000000000139.jpg"]
     assert read([e | {"image_id": n} for e, n in zip(GOOD, named, strict=True)]) == wanted
     assert read([e | {"id": 7, "score": 0.5} for e in GOOD]) == wanted  # more fields do no harm
+    texts = ["beach.jpg", "9", "COCO_val2014_000000000139.jpg"]
+    assert read([e | {"image_id": n} for e, n in zip(GOOD, texts, strict=True)]) == wanted
 
 
 NAMES = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, unique=True)

@@ -209,3 +209,37 @@ def test_a_bad_line_is_named(tmp_path, line):
 def test_nothing_to_do_is_said():
     with pytest.raises(UserError, match="--out"):
         command.main([])
+
+
+def test_a_data_set_that_is_not_finished_cannot_be_trained_on(tmp_path, monkeypatch):
+    """The old one stays until the new one is all there; then its features go first."""
+
+    class Encoder:
+        feature_size, stops = 2, True
+
+        def __call__(self, pictures):
+            if self.stops:
+                raise KeyboardInterrupt
+            return numpy.zeros((len(pictures), 2))
+
+        def about(self):
+            return {"id": "x", "name": "x"}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    old = dict.fromkeys(("captions.txt", "features.npz", "train.txt", "scenes.jsonl"), b"old")
+    for name, content in old.items():
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(command, "SPLIT_SIZES", {"train": 5, "dev": 2, "test": 2})
+    monkeypatch.setattr("minicap.encoder.session.seeded_encoder", Encoder)
+    with pytest.raises(KeyboardInterrupt):
+        command.make_data_set(tmp_path, 1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+    monkeypatch.setattr(Encoder, "stops", False)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(command, "write_text", stop)
+        command.make_data_set(tmp_path, 1)
+    assert not (tmp_path / "features.npz").exists()
+    command.make_data_set(tmp_path, 1)
+    assert len(read_features(tmp_path / "features.npz").names) == 9

@@ -174,6 +174,12 @@ def test_no_store(tmp_path, folder):
         create(folder / "precious.txt")
 
 
+def test_half_a_description_that_a_kill_left_is_no_stranger(folder):
+    folder.mkdir()
+    (folder / ".store.json.abcd.tmp").write_text("{")
+    FeatureStore.create(folder, NAMES, ENCODER, 4)
+
+
 def test_a_creation_that_was_killed_is_begun_again(folder):
     create(folder)
     (folder / STORE).unlink()

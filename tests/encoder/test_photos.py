@@ -1,5 +1,6 @@
 """Where photos come from: which names there are, in which order, and what opens."""
 
+import os
 import zipfile
 
 import pytest
@@ -133,3 +134,16 @@ def test_one_photo_is_a_source_too(tmp_path):
     (tmp_path / "A photo.JPG").write_bytes(b"x")
     found = find_photos(tmp_path / "A photo.JPG")
     assert found.names == ["A photo.JPG"] and found.open("A photo.JPG").read_bytes() == b"x"
+
+
+def test_a_folder_that_cannot_be_looked_into_is_said(folder, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path) != str(folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"cannot be looked into \(Permission denied\)"):
+        find_photos(folder)
