@@ -56,7 +56,7 @@ def device_module(device: str) -> ModuleType:
 
         count = cupy.cuda.runtime.getDeviceCount()
     except ImportError as error:
-        hint = "pip install 'minicap[gpu]' in an environment without the cpu extra, or --device cpu"
+        hint = "pip install -e '.[gpu]' in an environment without the cpu extra, or --device cpu"
         raise UserError(f"--device cuda: CuPy cannot be imported ({error}): {hint}") from error
     except Exception as error:  # CUDARuntimeError and its kin: no driver, or one that is too old
         message = f"--device cuda: CuPy finds no usable GPU ({error}): use --device cpu"

@@ -10,7 +10,7 @@ import tyro
 
 import minicap
 from minicap import commands
-from minicap.errors import UnusableImage, UserError
+from minicap.errors import UnusableImage, UserError, plain
 from minicap.generate import BEAM, Writing
 
 TOGETHER = 32  # pictures that are encoded and captioned at once
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         for (picture, _), captions in zip(images, found, strict=True):
             for caption in captions[: options.count]:
                 score = [f"{caption.score:.4f}"] if options.scores else []
-                print(picture, *score, captioner.words(caption), sep="\t", flush=True)
+                print(plain(picture), *score, captioner.words(caption), sep="\t", flush=True)
     return 1 if failed else 0
 
 

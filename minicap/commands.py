@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from minicap.errors import UserError
+from minicap.errors import UserError, plain
 
 
 def run(command: Callable[[], int | None]) -> None:
@@ -18,7 +18,7 @@ def run(command: Callable[[], int | None]) -> None:
         sys.stdout.flush()
         sys.exit(status)
     except UserError as error:
-        print("error:", *str(error).splitlines(), file=sys.stderr)
+        print("error:", *map(plain, str(error).splitlines()), file=sys.stderr)
         sys.exit(1)
     except MemoryError as error:
         print(f"error: not enough memory ({error}): choose smaller sizes", file=sys.stderr)
@@ -30,8 +30,8 @@ def run(command: Callable[[], int | None]) -> None:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        where = plain(error.filename or "the output cannot be written")
+        print(f"error: {where}: {error.strerror or error}", file=sys.stderr)
         if not error.filename:  # our output: at its end Python would try to write it once more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

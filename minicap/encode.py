@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int | None:
         if not 1 <= number <= 1024:
             raise UserError(f"--{name} must be from 1 to 1024")
     photos = find_photos(options.photos, options.root)
+    there = len(photos.names)
     if options.captions:
         named = read_captions(options.captions).texts
         places = find_names(named, photos.names)
@@ -66,8 +67,10 @@ def main(arguments: list[str] | None = None) -> int | None:
         store.check(photos.names, encoder.about())
     else:
         store = FeatureStore.create(options.out, photos.names, encoder.about(), encoder.batch)
-    print(f"photos    {len(photos.names):,} in {options.photos}", end="")
+    print(f"photos    {there:,} in {options.photos}", end="")
     print(f", {photos.left_out:,} other files left out" if photos.left_out else "")
+    if options.captions:
+        print(f"          {len(places):,} of the {len(named):,} that {options.captions} speaks of")
     print(
         f"encoder   {encoder.name} ({encoder.id[:12]}), {encoder.preprocessing}, {options.device}"
     )

@@ -1,5 +1,14 @@
 """Errors that are a user's to mend: one line that says what, where and what to do."""
 
+import re
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def plain(text: object) -> str:
+    """`text` with control characters as escapes: a terminal would obey them, a line would break."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], str(text))
+
 
 class UserError(Exception):
     """Something that the user can put right. Commands print it as one line and exit with 1."""

@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"exporting needs {error.name}, which is not installed: pip install 'minicap[cpu]'"
+            f"exporting needs {error.name}, which is not installed: pip install -e '.[cpu]'"
         ) from error
     path = options.weights or official_weights()
     weights = read_weights(path)

@@ -59,7 +59,9 @@ def read_text(path: Path, what: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: the {what} must be UTF-8 text") from error
+        raise UserError(
+            f"{path}, line {line}: the {what} must be UTF-8 text: save it as such"
+        ) from error
 
 
 def read_lines(path: Path, what: str) -> list[str]:

@@ -49,7 +49,7 @@ class Judge:
             import pycocoevalcap  # noqa: F401
         except ImportError as error:
             raise UserError(
-                f"scores need pycocoevalcap ({error}): pip install 'minicap[metrics]'"
+                f"scores need pycocoevalcap ({error}): pip install -e '.[metrics]'"
             ) from error
         if len(references) < 2:
             raise UserError(

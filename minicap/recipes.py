@@ -7,6 +7,8 @@ from typing import Literal
 from minicap.decoder import Sizes
 from minicap.errors import UserError
 
+WIDEST = 100_000  # numbers in a layer: what is far beyond is a slip of the hand
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -100,7 +102,7 @@ class Recipe:
     def check(self) -> None:
         """UserError, naming the option, for a number that makes no sense."""
         for name, good, need in (
-            ("epochs", self.epochs >= 1, "1 or more"),
+            ("epochs", 1 <= self.epochs <= 1_000_000, "from 1 to 1,000,000"),
             ("patience", self.patience >= 0, "0 or more"),
             ("steps-per-epoch", self.steps_per_epoch >= 1, "1 or more"),
             ("batch-size", self.batch_size >= 1, "1 or more"),
@@ -145,11 +147,11 @@ class Recipe:
             ("max-len", 3 <= self.max_len <= 1000, "from 3 to 1000"),
             ("min-count", self.min_count >= 1, "1 or more"),
             ("components", self.components >= 0, "0 or more"),
-            ("layers", self.layers >= 1, "1 or more"),
-            ("image-bottleneck", self.image_bottleneck >= 0, "0 or more"),
-            ("hidden", self.hidden >= 1, "1 or more"),
-            ("embedding", self.embedding >= 1, "1 or more"),
-            ("logit-bottleneck", self.logit_bottleneck >= 0, "0 or more"),
+            ("layers", 1 <= self.layers <= 100, "from 1 to 100"),
+            ("image-bottleneck", 0 <= self.image_bottleneck <= WIDEST, f"from 0 to {WIDEST:,}"),
+            ("hidden", 1 <= self.hidden <= WIDEST, f"from 1 to {WIDEST:,}"),
+            ("embedding", 1 <= self.embedding <= WIDEST, f"from 1 to {WIDEST:,}"),
+            ("logit-bottleneck", 0 <= self.logit_bottleneck <= WIDEST, f"from 0 to {WIDEST:,}"),
             (
                 "embedding",
                 not self.tie or self.embedding == (self.logit_bottleneck or self.hidden),

@@ -22,7 +22,7 @@ from minicap import checkpoint
 from minicap.backend import to_device
 from minicap.data.dataset import Dataset
 from minicap.data.vocabulary import Vocabulary
-from minicap.errors import UserError
+from minicap.errors import UserError, plain
 from minicap.files import write_text
 from minicap.model import Model
 from minicap.self_critical import CiderD, as_ids
@@ -214,7 +214,7 @@ class Run:
         rows = range(0, len(dev.names), max(1, len(dev.names) // count))[:count]
         features = to_device(dev.features[list(rows)], self.trainer.xp)
         for row, caption in zip(rows, self.model().write(features), strict=True):
-            tell(f"    {dev.names[row]}: {caption}  |  truth: {dev.captions[row][0]}")
+            tell(f"    {plain(dev.names[row])}: {caption}  |  truth: {plain(dev.captions[row][0])}")
 
 
 @contextmanager

@@ -97,6 +97,10 @@ def test_a_line_for_each_picture(command, trained, encoder, pictures):
     captioner = minicap.load(trained, encoder)
     captions = captioner.caption(pictures)
     assert lines == [f"{p}\t{c}" for p, c in zip(pictures, captions, strict=True)]
+    odd = pictures[0].with_name("a\tb\nc.png")
+    odd.write_bytes(pictures[0].read_bytes())
+    _, (line,), _ = command(trained, odd, "--encoder", encoder)
+    assert line.split("\t") == [str(odd.parent / r"a\tb\nc.png"), captions[0]]
     assert len(set(captions)) > 1
     assert [captioner.caption([path])[0] for path in pictures] == captions
     with Image.open(pictures[2]) as image:
@@ -293,7 +297,7 @@ def test_no_pictures(command, trained):
 
 def test_without_onnxruntime(command, trained, pictures, encoder, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    one_line(command(trained, pictures[0], "--encoder", encoder), "onnxruntime", "minicap[cpu]")
+    one_line(command(trained, pictures[0], "--encoder", encoder), "onnxruntime", "'.[cpu]'")
 
 
 def test_as_a_real_process(trained, encoder, pictures, tmp_path):

@@ -164,7 +164,7 @@ def test_without_onnxruntime_one_line_says_what_to_install(tmp_path, monkeypatch
     path = tmp_path / "m.safetensors"
     model({"id": SEEDED_ENCODER_ID, "name": "seeded"}).save(path)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match=rf"{missing}.*pip install 'minicap\[cpu\]'") as caught:
+    with pytest.raises(UserError, match=rf"{missing}.*pip install -e '.\[cpu\]'") as caught:
         minicap.load(path, encoder)
     assert "\n" not in str(caught.value)
 

@@ -7,7 +7,7 @@ import numpy
 import pytest
 
 from minicap import commands
-from minicap.errors import UnusableImage, UserError
+from minicap.errors import UnusableImage, UserError, plain
 
 
 def ends(command, capsys):
@@ -34,6 +34,12 @@ def test_a_user_s_error_is_one_line(error, capsys):
     assert ends(raising(error), capsys) == (1, "error: x.jpg: broken\n")
 
 
+def test_control_characters_are_escapes(capsys):
+    """A terminal would obey them, and a name with a line end would be two lines."""
+    assert plain("a\tb\nc\x1b[31m\x7fé 犬") == r"a\tb\nc\x1b[31m\x7fé 犬"
+    assert ends(raising(UserError("a\x1b[31m")), capsys) == (1, "error: a\\x1b[31m\n")
+
+
 def test_even_when_a_library_s_text_has_several(capsys):
     assert ends(raising(UserError("a\nb\r\nc")), capsys) == (1, "error: a b c\n")
 
@@ -54,7 +60,10 @@ def test_output_that_cannot_be_written_is_one_line():
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
         )
-    assert done.returncode == 1 and done.stderr == "error: No space left on device\n"
+    assert (
+        done.returncode == 1
+        and done.stderr == "error: the output cannot be written: No space left on device\n"
+    )
 
 
 def test_a_file_that_cannot_be_read_is_named(capsys, tmp_path):

@@ -163,7 +163,7 @@ def test_only_the_photos_that_captions_speak_of(photos, onnx, tmp_path, capsys):
     )
     command = tmp_path, "--encoder", onnx, "--captions", tmp_path / "captions.csv"
     assert not run(*command, "--out", tmp_path / "out")
-    assert "photos    3 in" in capsys.readouterr().out
+    assert "2 of the 3 that" in capsys.readouterr().out
     assert read_features(tmp_path / "out").names == ["photos/07.png", "photos/03.png"]
     assert reasons(tmp_path / "out") == {"gone.png": "no such file; check the path"}
 

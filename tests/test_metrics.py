@@ -239,5 +239,5 @@ def test_the_page_s_example_runs():
 
 def test_without_pycocoevalcap(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocoevalcap", None)
-    with pytest.raises(UserError, match=r"pip install 'minicap\[metrics\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[metrics\]'"):
         scores(CANDIDATES, REFERENCES)

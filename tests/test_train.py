@@ -371,6 +371,10 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--average=0",
         "--threads=0",
         "--threads=1000000",
+        "--epochs=1000000001",
+        "--hidden=1000000000",
+        "--image-bottleneck=1000000",
+        "--layers=101",
         "--seed=-1",
     ],
 )
@@ -430,7 +434,7 @@ def test_help_explains_every_option(command):
 
 def test_no_cupy_is_one_line(command, out, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    one_line(command(f"--out={out}", "--device=cuda"), "--device cuda", "minicap[gpu]")
+    one_line(command(f"--out={out}", "--device=cuda"), "--device cuda", "'.[gpu]'")
     assert not out.exists()
 
 
@@ -479,7 +483,7 @@ def test_half_of_the_files_names_the_others(command, files):
     lists = f"--test-split={files.test_split}"
     given = f"--captions={files.captions}", f"--features={files.features}"
     one_line(command(given[0], instead=True), "--features")
-    one_line(command(*given, lists, instead=True), "--train-split, --dev-split")
+    one_line(command(*given, lists, instead=True), "give --train-split and --dev-split too")
 
 
 def test_captions_and_features_are_enough(command, files, out):

@@ -29,8 +29,8 @@ class DataFiles:
     """features of the photos: the folder that `python -m minicap.encode` has filled, or an .npz
     file with `names` (P,) and `features` (P, F)"""
     train_split: Path | None = None
-    """names of the photos to train on, a line each [default: as the caption file says, else all
-    that fall into neither of the next two]"""
+    """names of the photos to train on, a line each [default: as the caption file says, else drawn];
+    goes together with --dev-split"""
     dev_split: Path | None = None
     """names of the photos to choose the model by"""
     test_split: Path | None = None
@@ -48,8 +48,9 @@ class DataFiles:
         if self.train_split or self.dev_split or self.test_split:
             needed += ["train_split", "dev_split"]
         missing = [name for name in needed if getattr(self, name) is None]
-        if missing == ["dev_split"]:
-            raise UserError("lists of photos go together: give --dev-split too")
+        if missing and self.captions and self.features:
+            lists = " and ".join("--" + name.replace("_", "-") for name in missing)
+            raise UserError(f"lists of photos go together: give {lists} too")
         if missing and (len(missing) < len(needed) or self.test_split):
             options = ", ".join("--" + name.replace("_", "-") for name in missing)
             raise UserError(f"your own data also needs {options}; without any, scenes are used")

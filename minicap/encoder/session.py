@@ -157,7 +157,7 @@ def _onnxruntime() -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"encoding pictures needs {error.name}, which is not installed: "
-            "pip install 'minicap[cpu]' (or 'minicap[gpu]')"
+            "pip install -e '.[cpu]' (or '.[gpu]')"
         ) from error
     if all(_installed(name) for name in ("onnxruntime", "onnxruntime-gpu")):
         warnings.warn(
@@ -185,7 +185,7 @@ def _session(onnxruntime: ModuleType, path: Path, device: str, threads: int | No
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
             f"device {device}: this onnxruntime is built without it: "
-            "pip uninstall onnxruntime, then pip install 'minicap[gpu]'"
+            "pip uninstall onnxruntime, then pip install -e '.[gpu]'"
         )
     options = onnxruntime.SessionOptions()
     if threads is not None:
