@@ -114,7 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
     files, trained_on = sources(options.data, remembered.get("data"))
     assert files.captions
     out = options.out or source.parent / "evaluation"
-    read = [source, *options.ensemble, *filter(None, vars(files).values())]
+    data = [value for some in (files, *trained_on) for value in vars(some).values()]
+    read = [source, *options.ensemble, *data]
     taken = {path.resolve() for path in read if isinstance(path, Path)}
     for name in SCORES, CAPTIONS, REPORT:
         if (out / name).resolve() in taken:

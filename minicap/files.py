@@ -19,7 +19,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = None
     try:
-        path = path.resolve()
+        try:
+            path = path.resolve()
+        except RuntimeError as error:  # until Python 3.13
+            raise UserError(f"cannot write {path}: a link to itself") from error
         if path.exists() and not path.is_file():
             raise UserError(f"cannot write {path}: this is no ordinary file")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,12 @@ def judged(dataset: Dataset) -> tuple[Split, list[int]]:
     return split, list(range(0, len(split.names), max(1, len(split.names) // SHOWN)))[:SHOWN]
 
 
+def names_to_show(dataset: Dataset) -> list[str]:
+    """The names of these pictures."""
+    split, rows = judged(dataset)
+    return [split.names[row] for row in rows]
+
+
 def scenes_outcome(model: Model, dataset: Dataset, seed: int) -> tuple[list[str], list[Entry]]:
     """The share of true captions of the shipped test scenes beside its two floors."""
     split, rows = judged(dataset)
@@ -39,7 +45,7 @@ def photos_outcome(model: Model, dataset: Dataset, photos: Photos) -> tuple[list
     split, rows = judged(dataset)
     xp = array_module(model.parameters["lstm"])
     captions = model.write(to_device(split.features[rows], xp))
-    names = [split.names[row] for row in rows]
+    names = names_to_show(dataset)
     places = find_names(names, photos.names)
     lines: list[str] = []
     entries: list[Entry] = []

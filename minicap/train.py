@@ -17,7 +17,7 @@ from minicap.data.dataset import DataFiles, load_dataset
 from minicap.encoder.photos import Photos, find_photos
 from minicap.errors import UserError
 from minicap.model import Model
-from minicap.outcome import photos_outcome, scenes_outcome
+from minicap.outcome import names_to_show, photos_outcome, scenes_outcome
 from minicap.recipes import RECIPES, Recipe
 from minicap.report import write_report
 from minicap.run import MODEL, RUN, Interrupted, Run, check_folder, new_folder
@@ -145,9 +145,7 @@ def main(arguments: list[str] | None = None) -> int | None:
         recipe.components,
     )
     if photos:  # names in doubt are told now, and not after the training
-        find_names(
-            [name for split in dataset.splits.values() for name in split.names], photos.names
-        )
+        find_names(names_to_show(dataset), photos.names)
     train = dataset.splits["train"]
     sizes = recipe.sizes(len(dataset.vocabulary), train.features.shape[1])
     critic = None

@@ -5,17 +5,15 @@ process share a lock, which each of the hundreds of small array functions in a t
 hand over: a tenth of the step (docs/speed.md). Processes share the arrays of `shared_zeros` only.
 """
 
-import atexit
 import math
 import mmap
 import multiprocessing
-import multiprocessing.util  # now: what is to be done at the exit is done last first
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy
@@ -23,7 +21,6 @@ import numpy
 from minicap.errors import UserError
 
 FORK = sys.platform == "linux"
-started: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
 
 def shared_zeros(shape: int | tuple[int, ...], dtype) -> numpy.ndarray:
@@ -74,7 +71,8 @@ class Workers:
 
     def start(self) -> Connection:
         """A new helper: this end of the pipe to it."""
-        started.add(self)
+        if not self.helpers:  # at the exit, before multiprocessing waits for those that are its own
+            Finalize(self, let_go, [self.helpers], exitpriority=0)
         here, there = multiprocessing.Pipe()
         if FORK:
             foreign = [here, *self.helpers]  # open in the helper, too, until it closes them
@@ -87,15 +85,13 @@ class Workers:
 
     def stop(self) -> None:
         """Let all helpers go."""
-        while self.helpers:
-            self.helpers.pop().close()
+        let_go(self.helpers)
 
 
-@atexit.register
-def stop_all() -> None:
-    """Let all helpers go, before multiprocessing waits for those that are its processes."""
-    for workers in list(started):
-        workers.stop()
+def let_go(helpers: list[Connection]) -> None:
+    """Close the pipes to helpers, which then end."""
+    while helpers:
+        helpers.pop().close()
 
 
 def attempt(call: Callable, *job) -> tuple[Any, Exception | None]:

@@ -40,6 +40,9 @@ def test_links_permissions_and_what_is_no_file_stay(tmp_path):
     for other in tmp_path / "pipe", tmp_path:
         with pytest.raises(UserError, match="this is no ordinary file"):
             write_text(other, "")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match="cannot write"):
+        write_text(tmp_path / "loop", "")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 

@@ -104,6 +104,9 @@ def test_a_doubtful_photo_is_told_before_the_training(command, out, tmp_path):
     result = command(f"--out={out}", f"--photos={tmp_path / 'photos'}")
     one_line(result, "9.jpg could be a/9.jpg or b/9.jpg")
     assert not out.exists()
+    for folder in "a", "b":  # one that training knows and that is not shown is no matter
+        (tmp_path / "photos" / folder / "9.jpg").rename(tmp_path / "photos" / folder / "0.jpg")
+    assert command(f"--out={out}", f"--photos={tmp_path / 'photos'}")[0] == 0
 
 
 def test_captions_that_cannot_be_printed_do_not_end_a_run(files, out):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy
@@ -73,6 +75,30 @@ def test_after_an_interruption_no_old_answer_is_taken_for_a_new_one(kind):
     with pytest.raises(KeyboardInterrupt):
         crew.run("stop", [(0,), (1,)])
     assert crew.run("work", [(0,), (1,)]) == [("work", 0), ("work", 1)]
+
+
+@pytest.mark.skipif(not workers.FORK, reason="processes are for systems that fork safely")
+def test_workers_of_a_child_process_let_it_end(tmp_path):
+    """multiprocessing ends a child without what Python does at an exit."""
+    code = """if 1:
+        import multiprocessing, sys
+        from minicap.workers import Workers
+        def call(method, number): return number
+        def job():
+            crew = Workers(2, call)
+            crew.me = crew  # kept alive by itself, as a trainer keeps its workers
+            print(crew.run("", [(1,), (2,)]), flush=True)
+        if __name__ == "__main__":
+            child = multiprocessing.get_context(sys.argv[1]).Process(target=job)
+            child.start()
+            child.join()
+            print(child.exitcode)
+    """
+    (tmp_path / "x.py").write_text(code.replace("if 1:", "if True:"))
+    for how in "fork", "spawn":
+        command = [sys.executable, str(tmp_path / "x.py"), how]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert done.stdout.split("\n") == ["[1, 2]", "0", ""] and not done.stderr
 
 
 @pytest.mark.skipif(not workers.FORK, reason="processes are for systems that fork safely")

@@ -73,13 +73,10 @@ class DataFiles:
             raise UserError("--dev-fraction and --test-fraction must leave photos for every split")
 
     def splits(self, captions: Captions) -> tuple[dict[str, list[str]], str]:
-        """Split -> photos, by their names in the captions, and who says so: the lists, the caption
-        file, or the lot."""
+        """Split -> photos, and who says so: the lists, the caption file, or the lot."""
         paths = {"train": self.train_split, "dev": self.dev_split, "test": self.test_split}
         lists = {split: read_names(path) for split, path in paths.items() if path}
-        if lists:  # may write photos in another way than the captions do
-            told = find_names([name for some in lists.values() for name in some], captions.texts)
-            lists = {split: [told.get(n, n) for n in some] for split, some in lists.items()}
+        if lists:
             return lists, "the lists"
         if not captions.splits:
             self.check_shares()
@@ -180,9 +177,10 @@ def load_dataset(
                 f"{files.captions}: no photo is in the {split} split; give lists of photos with "
                 "--train-split and --dev-split" + ", or more photos" * (source == "the lot")
             )
-    wanted = [*captions.texts, *(name for names in lists.values() for name in names)]
-    known_as = find_names(dict.fromkeys(wanted), rows)
-    texts = {known_as.get(name, name): some for name, some in captions.texts.items()}
+    # Captions and lists may each write photos in a way of their own.
+    told = find_names(captions.texts, rows)
+    texts = {told.get(name, name): some for name, some in captions.texts.items()}
+    known_as = find_names(dict.fromkeys(n for names in lists.values() for n in names), rows)
     seen: dict[str, str] = {}
     for split, listed in lists.items():
         names = list(dict.fromkeys(known_as.get(name, name) for name in listed))

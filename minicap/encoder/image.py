@@ -29,9 +29,8 @@ FORMATS = {
 
 EXIF_ORIENTATION = 0x0112
 STRIP = 256  # rows that are worked on at once where a picture takes more than 4 bytes a pixel
-# What may be gone the next time, and says nothing about the picture: too many open files, no
-# memory, a disk or a net that does not answer.
-PASSING = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+# What says nothing about the picture: too many open files, a net that does not answer.
+PASSING = {errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
 
 
 # How a picture is made to fit, and what it was made for:
@@ -118,8 +117,6 @@ def load_image(
         reason = "not a picture, or of an unknown format; use JPEG or PNG"
     except _Unusable as error:
         reason = str(error)
-    except MemoryError:
-        raise
     except OSError as error:
         if error.errno in PASSING:
             raise UserError(

@@ -1,5 +1,6 @@
 """Where photos come from: a folder, a zip file, or a list of paths."""
 
+import errno
 import io
 import os
 import zipfile
@@ -73,10 +74,12 @@ def _sort(names: list[str], open: Callable[[str], Path | IO[bytes]]) -> Photos:
 
 
 def _folder(folder: Path) -> Photos:
-    names = []
+    names, closed = [], []
 
     def unreadable(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be looked into ({error.strerror})")
+        if error.errno != errno.EACCES or Path(error.filename) == folder:
+            raise UserError(f"{error.filename}: cannot be looked into ({error.strerror})")
+        closed.append(error.filename)  # another's: lost+found, for one
 
     # Links to folders are not followed: they may be loops.
     for place, _, files in os.walk(folder, onerror=unreadable):
@@ -88,7 +91,7 @@ def _folder(folder: Path) -> Photos:
             raise UserError(f"{folder}: this folder is no longer there")
         return folder / name
 
-    return _sort(names, open)
+    return _sort([*names, *closed], open)
 
 
 def _zip(path: Path) -> Photos:

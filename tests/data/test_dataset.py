@@ -214,6 +214,20 @@ def test_lists_and_features_may_both_lack_the_folder_that_captions_have(files):
     assert names(after) == names(before) and after.fingerprint() == before.fingerprint()
 
 
+def test_a_listed_photo_is_no_other_with_the_same_last_part(files):
+    """y/1.jpg has features and no captions; x/1.jpg, which has both, is in no list."""
+    rng = numpy.random.default_rng(0)
+    Features(["x/1.jpg", "y/1.jpg", "x/2.jpg", "x/3.jpg"], rng.random((4, 8), "f4"), None).save(
+        files.features
+    )
+    files.captions.write_text("".join(f"x/{n}.jpg#0\tA dog .\n" for n in (1, 2, 3)))
+    files.train_split.write_text("x/3.jpg\ny/1.jpg\n")
+    files.dev_split.write_text("x/2.jpg\n")
+    data = load(replace(files, test_split=None))
+    assert names(data) == {"train": ["x/3.jpg"], "dev": ["x/2.jpg"]}
+    assert "train: 1 photos have no captions (y/1.jpg, ...)" in data.notes
+
+
 def test_features_that_are_all_the_same_cannot_be_whitened(files):
     features = read_features(files.features)
     Features(features.names, 0 * features.array + 1, features.encoder).save(files.features)
