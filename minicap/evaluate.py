@@ -19,6 +19,7 @@ from minicap.evaluation import (
     Evaluation,
     Written,
     choose,
+    doubts,
     facts,
     manner,
     score,
@@ -131,8 +132,8 @@ def main(arguments: list[str] | None = None) -> None:
     ids = image_ids(pictures.names, coco_numbers(files.captions))
     if model:
         rng = numpy.random.default_rng(options.seed)
-        doubts, written = write(model, pictures, options.writing, rng)
-        notes += doubts
+        notes += doubts(model, pictures)
+        written = write(model, pictures, options.writing, rng)
     else:
         texts = read_results(source, ids)
         written = [[Written(texts[name])] for name in pictures.names]

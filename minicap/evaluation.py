@@ -129,18 +129,22 @@ class Evaluation:
         return Counter(" ".join(tokenise(c)) for c in self.judged.captions).most_common(count)
 
 
-def write(
-    ensemble: Ensemble, pictures: Pictures, writing: Writing, rng: numpy.random.Generator
-) -> tuple[list[str], list[list[Written]]]:
-    """Notes on doubts about the features, and the candidates for each picture, best first. rng: for
-    drawing.
+def doubts(ensemble: Ensemble, pictures: Pictures) -> list[str]:
+    """Notes on whether the models have learned from such features.
 
     UserError: pictures without features, or with those of another encoder than the models'.
     """
-    features = pictures.features
-    if features is None:
+    if pictures.features is None:
         raise UserError("the model needs the pictures' features: name them with --features")
-    notes = ensemble.learned_from(pictures.encoder or {}, features.shape[1])
+    return ensemble.learned_from(pictures.encoder or {}, pictures.features.shape[1])
+
+
+def write(
+    ensemble: Ensemble, pictures: Pictures, writing: Writing, rng: numpy.random.Generator
+) -> list[list[Written]]:
+    """The candidates for each picture, best first. rng: for drawing. `doubts` has been asked."""
+    features = pictures.features
+    assert features is not None
     written = []
     with tqdm(total=len(features), unit="picture", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(features), TOGETHER):
@@ -148,7 +152,7 @@ def write(
             for captions in ensemble.candidates(scaled, writing, rng=rng):
                 written.append([as_written(ensemble.vocabulary, each) for each in captions])
                 bar.update()
-    return notes, written
+    return written
 
 
 def as_written(vocabulary: Vocabulary, caption: Caption) -> Written:

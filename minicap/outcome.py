@@ -22,7 +22,7 @@ def judged(dataset: Dataset) -> tuple[Split, list[int]]:
 
 
 def names_to_show(dataset: Dataset) -> list[str]:
-    """The names of these pictures."""
+    """The names of the pictures to show, in their order."""
     split, rows = judged(dataset)
     return [split.names[row] for row in rows]
 

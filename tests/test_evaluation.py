@@ -17,6 +17,7 @@ from minicap.evaluation import (
     Row,
     Written,
     choose,
+    doubts,
     facts,
     manner,
     score,
@@ -24,7 +25,7 @@ from minicap.evaluation import (
     to_json,
     write,
 )
-from minicap.generate import GREEDY, Writing
+from minicap.generate import Writing
 from minicap.metrics import METRICS, Judge
 from minicap.model import Ensemble
 from tests import tiny
@@ -159,7 +160,7 @@ def test_a_model_writes_from_features_as_it_scales_them():
     mean = numpy.arange(tiny.WIDTH) / 9.0
     model = replace(model, scaling=Scaling(mean, numpy.full(tiny.WIDTH, 0.5)))
     features = numpy.random.default_rng(0).normal(size=(300, tiny.WIDTH))
-    _, written = write(Ensemble((model,)), pictures(300, features), Writing(beams=2), RNG)
+    written = write(Ensemble((model,)), pictures(300, features), Writing(beams=2), RNG)
     asked = model.candidates((features.astype("float32") - mean) / 2, Writing(beams=2))
     for mine, theirs in zip(written, asked, strict=True):
         assert len(mine) == 2
@@ -190,7 +191,7 @@ ENCODER = {"id": "one", "name": "encoder one"}
 )
 def test_features_of_another_encoder_are_refused(features, encoder, line):
     with pytest.raises(UserError, match=line):
-        write(Ensemble((tiny.model(ENCODER),)), pictures(2, features, encoder), GREEDY, RNG)
+        doubts(Ensemble((tiny.model(ENCODER),)), pictures(2, features, encoder))
 
 
 def test_doubts_about_the_encoder_are_noted():
@@ -200,10 +201,10 @@ def test_doubts_about_the_encoder_are_noted():
         ({"id": "y", "name": "y", "float32_id": "one"}, "near, not equal"),
         (None, "the features did not say which encoder made them"),
     ):
-        notes, written = write(model, pictures(2, features, other), GREEDY, RNG)
-        assert len(written) == 2 and len(notes) == bool(doubt) and (doubt or "") in str(notes)
+        notes = doubts(model, pictures(2, features, other))
+        assert len(notes) == bool(doubt) and (doubt or "") in str(notes)
     nothing = Ensemble((tiny.model(),))
-    assert write(nothing, pictures(2, features, None), GREEDY, RNG)[0] == []
+    assert doubts(nothing, pictures(2, features, None)) == []
 
 
 def test_the_manner_of_writing_in_words():

@@ -178,12 +178,12 @@ def load_dataset(
                 "--train-split and --dev-split" + ", or more photos" * (source == "the lot")
             )
     # Captions and lists may each write photos in a way of their own.
-    told = find_names(captions.texts, rows)
-    texts = {told.get(name, name): some for name, some in captions.texts.items()}
-    known_as = find_names(dict.fromkeys(n for names in lists.values() for n in names), rows)
+    captioned = find_names(captions.texts, rows)
+    texts = {captioned.get(name, name): some for name, some in captions.texts.items()}
+    listed_as = find_names(dict.fromkeys(n for names in lists.values() for n in names), rows)
     seen: dict[str, str] = {}
     for split, listed in lists.items():
-        names = list(dict.fromkeys(known_as.get(name, name) for name in listed))
+        names = list(dict.fromkeys(listed_as.get(name, name) for name in listed))
         for name in names:
             if name in seen:
                 where = getattr(files, f"{split}_split") or source

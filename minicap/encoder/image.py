@@ -185,11 +185,11 @@ def _rgb(image: "Image.Image") -> "Image.Image":
         grey = np.asarray(image)
         if grey.min() < 0 or grey.max() > 65535:
             raise _Unusable("32-bit grey without a known range; convert it to 8 or 16 bits")
-        bytes_ = np.empty(grey.shape, np.uint8)
+        grey8 = np.empty(grey.shape, np.uint8)
         for top in range(0, len(grey), STRIP):
             rows = slice(top, top + STRIP)
-            bytes_[rows] = (grey[rows].astype(np.int64) + 128) // 257
-        return Image.fromarray(bytes_).convert("RGB")
+            grey8[rows] = (grey[rows].astype(np.int64) + 128) // 257
+        return Image.fromarray(grey8).convert("RGB")
     if image.mode == "F":
         raise _Unusable("floating-point grey without a known range; convert it to 8 or 16 bits")
     if image.has_transparency_data:

@@ -25,7 +25,7 @@ class Photos:
     """Photos by name, in a fixed order.
 
     names: each once; open: a name -> what image.read takes, or UnusableImage; left_out: how many
-    other files there were.
+    other files there were, and folders that may not be looked into.
     """
 
     names: list[str]
