@@ -206,6 +206,15 @@ def test_a_run_that_averages_goes_on_as_if_it_had_not_stopped(new, monkeypatch, 
     assert one.parameters.flat.tobytes() == other.parameters.flat.tobytes()
 
 
+@pytest.fixture
+def usual_ctrl_c():
+    """Python's own handler: tests that a shell runs in the background begin with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), interruptible() as asked:
         os.kill(os.getpid(), signal.SIGINT)
