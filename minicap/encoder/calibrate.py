@@ -9,6 +9,7 @@ this file a second, independent implementation of the network: tests compare it 
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import tyro
 
 from minicap.encoder.inception import BATCH_NORM_EPSILON, Conv, Pool, layers, network
 from minicap.encoder.weights import STATISTICS, LayerWeights, seeded_beta, seeded_kernel
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)
