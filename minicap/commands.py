@@ -8,6 +8,17 @@ from collections.abc import Callable
 from minicap.errors import UserError, plain
 
 
+def cpu_count() -> int:
+    """The number of processors this process may use; PYTHON_CPU_COUNT overrides it, as it does
+    for Python itself from 3.13 on."""
+    named = os.environ.get("PYTHON_CPU_COUNT", "")
+    if named.isdecimal() and int(named):
+        return int(named)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def run(command: Callable[[], int | None]) -> None:
     """Call `command` and exit: with what it returns, or with 1 and one line on a UserError,
     or where the system refuses a file. What cannot be printed is printed as an escape."""

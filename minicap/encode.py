@@ -1,6 +1,5 @@
 """Encode photos: `python -m minicap.encode PHOTOS --out features`."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from minicap.encoder.pipeline import encode_batches
 from minicap.encoder.session import EXPORTED, Encoder
 from minicap.errors import UserError
 
-CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CPUS = commands.cpu_count()
 
 
 @dataclass(frozen=True)

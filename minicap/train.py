@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,7 +49,7 @@ class Options:
     """your photos (a folder, a zip file or a list), to draw some with their captions at the end"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where to compute: NumPy on the CPU, or CuPy on an NVIDIA GPU"""
-    threads: int = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    threads: int = min(4, commands.cpu_count())
     """workers that share each batch; changes the last bits of a result"""
     seed: int = 0
     """names every random stream: same seed, same result"""

@@ -1,6 +1,7 @@
 """Fixtures that several rooms of the tests share."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,25 @@ def real_data() -> Path:
     return folder
 
 
+def not_run(reasons):
+    """One line for all skipped tests: how many need a GPU, which packages, or something else."""
+    packages = [re.search(r"could not import '(\w+)'", reason) for reason in reasons]
+    names = sorted({found[1] for found in packages if found})
+    gpu = sum("a GPU test" in reason for reason in reasons)
+    other = sum(found is None for found in packages) - gpu
+    counts = {
+        "that need a GPU": gpu,
+        f"that need {', '.join(names)}": sum(found is not None for found in packages),
+        "for other reasons": other,
+    }
+    parts = [f"{count} {why}" for why, count in counts.items() if count]
+    return f"not run here: {', '.join(parts)} (-rs lists them)"
+
+
 def pytest_terminal_summary(terminalreporter):
-    """One line for the run's last page: how many of the wrong gradients were found out."""
+    """Two lines on the last page: what could not run here, and how many mutants were caught."""
+    if skipped := terminalreporter.getreports("skipped"):
+        terminalreporter.write_line(not_run([r.longrepr[2] for r in skipped]))
     caught, missed = (
         [r for r in terminalreporter.getreports(outcome) if "::test_mutant_is_caught[" in r.nodeid]
         for outcome in ("passed", "failed")

@@ -23,11 +23,11 @@ TOKENS = "".join(f"{name}#{k}\ta dog runs here {k}\n" for name in NAMES for k in
 
 
 def packed(files: dict[str, bytes | str]) -> bytes:
-    """A zip file of these, in memory."""
+    """A zip file of these, in memory: the same bytes at any time of day."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(out, "w") as file:
         for name, content in files.items():
-            file.writestr(name, content)
+            file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return out.getvalue()
 
 
