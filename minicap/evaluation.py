@@ -15,11 +15,13 @@ from minicap.errors import UserError
 from minicap.generate import Caption, Writing
 from minicap.metrics import Judge
 from minicap.model import Ensemble
+from minicap.truth import facts as stated
 from minicap.truth import truths
 
 TOGETHER = 256  # pictures that are captioned at once
 REPEATED = 0.1  # a caption under more than this share of the pictures is spoken of
 TRUE = "true"  # the column of true captions
+FACTS = "facts"  # that a caption states, picture by picture
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,10 @@ def score(
     for writer, captions in bar:
         scores, each = judge(dict(zip(pictures.names, captions, strict=True)))
         if scenes is not None:
-            true = truths(captions, [scenes[name] for name in pictures.names])
+            shown = [scenes[name] for name in pictures.names]
+            true = truths(captions, shown)
             scores[TRUE], each[TRUE] = float(numpy.mean(true)), list(map(float, true))
+            each[FACTS] = list(map(float, stated(captions, shown)))
         rows[writer] = Row(captions, scores, each)
     return rows
 
@@ -243,7 +247,8 @@ def facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         unused = f"{evaluation.unused:,} of {words:,} ({evaluation.unused / words:.1%})"
         found.append(("words never used", unused))
     if TRUE in judged.scores:
-        found.append(("true captions", f"{judged.scores[TRUE]:.1%}"))
+        mean = numpy.mean(judged.each[FACTS])
+        found.append(("true captions", f"{judged.scores[TRUE]:.1%}, with {mean:.1f} facts each"))
     return found
 
 

@@ -1,12 +1,16 @@
 """Files that are never half-written."""
 
+import gzip
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from minicap.errors import UserError
+
+LARGEST_TEXT = 1 << 30  # bytes that a compressed file may unpack to
 
 
 @contextmanager
@@ -46,18 +50,31 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text`, all or nothing. What UTF-8 cannot hold (a file name's
-    odd bytes, half a character out of JSON) becomes \\udc80 or the like, as JSON has it."""
+    """Replace the file at `path` by `text`, all or nothing; compressed if it is called .gz. What
+    UTF-8 cannot hold (a file name's odd bytes, half a character out of JSON) becomes \\udc80 or the
+    like, as JSON has it."""
+    data = text.encode("utf-8", errors="backslashreplace")
+    if path.suffix == ".gz":
+        data = gzip.compress(data, mtime=0)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_bytes(data)
 
 
 def read_text(path: Path, what: str) -> str:
-    """The UTF-8 text at `path`. UserError, naming `what` it should be, where there is none."""
+    """The UTF-8 text at `path`, unpacked if it is called .gz. UserError, naming `what` it should
+    be, where there is none."""
     try:
-        data = path.read_bytes()
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                data = file.read(LARGEST_TEXT + 1)
+        else:
+            data = path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: damaged, or not a gzip file ({error})") from error
     except OSError as error:
         raise UserError(f"{path}: cannot read the {what} ({error.strerror})") from error
+    if path.suffix == ".gz" and len(data) > LARGEST_TEXT:
+        raise UserError(f"{path}: it would unpack to more than {LARGEST_TEXT:,} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

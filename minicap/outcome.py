@@ -30,10 +30,13 @@ def names_to_show(dataset: Dataset) -> list[str]:
 def scenes_outcome(model: Model, dataset: Dataset, seed: int) -> tuple[list[str], list[Entry]]:
     """The share of true captions of the shipped test scenes beside its two floors."""
     split, rows = judged(dataset)
-    scenes = load_scenes(shipped_scenes() / "scenes.jsonl")
-    captions, shares = truth_and_floors(model, dataset.splits["train"], split, scenes, seed)
+    scenes = load_scenes(shipped_scenes() / "scenes.jsonl.gz")
+    captions, found = truth_and_floors(model, dataset.splits["train"], split, scenes, seed)
     lines = [f"true captions of {len(split.names)} test pictures, combinations never trained on"]
-    lines += [f"          {share:6.1%}  {writer}" for writer, share in shares.items()]
+    lines += [
+        f"          {share:6.1%}  {writer}, {stated:.1f} facts a caption"
+        for writer, (share, stated) in found.items()
+    ]
     some = [captions[row] for row in rows]
     shown = [scenes[split.names[row]] for row in rows]
     pictures = map(draw, shown)

@@ -1,6 +1,6 @@
 """The drawn scenes: `python -m minicap.scenes` makes the shipped data set, pictures, or a probe."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,16 +10,20 @@ import tyro
 from tqdm import tqdm
 
 from minicap import commands
+from minicap.data.canonical import word_counts
 from minicap.data.dataset import shipped_scenes
 from minicap.data.features import Features, Scaling, read_features
 from minicap.data.scenes import ATTRIBUTES, SPLIT_SIZES, Scene, load_scenes, sample_splits, to_lines
 from minicap.data.scenes.drawing import draw
-from minicap.data.scenes.language import write_captions
+from minicap.data.scenes.language import MAX_WORDS, write_captions
+from minicap.data.vocabulary import Vocabulary
 from minicap.errors import UserError
 from minicap.files import write_text
 from minicap.report import save_png
 
 TOGETHER = 32  # pictures that are encoded at once
+COMPONENTS = 96  # directions of the features that are stored
+CAPTIONS = 5  # of each picture
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,14 @@ def make_data_set(folder: Path, seed: int) -> None:
     splits = sample_splits(seed, SPLIT_SIZES)
     scenes = {name: scene for split in splits.values() for name, scene in split.items()}
     scenes = dict(sorted(scenes.items()))
-    rng = numpy.random.RandomState(seed)
+    captions = captions_of(scenes, seed)
     lines = [
         f"{name}#{number}\t{caption}\n"
-        for name, scene in scenes.items()
-        for number, caption in enumerate(write_captions(scene, rng))
+        for name, texts in captions.items()
+        for number, caption in enumerate(texts)
     ]
     encoder = seeded_encoder()
-    array = numpy.empty((len(scenes), encoder.feature_size), numpy.float16)
+    array = numpy.empty((len(scenes), encoder.feature_size), numpy.float32)
     with tqdm(total=len(scenes), unit="picture") as bar:
         for start in range(0, len(scenes), TOGETHER):
             pictures = [draw(scene) for scene in [*scenes.values()][start : start + TOGETHER]]
@@ -91,12 +95,36 @@ def make_data_set(folder: Path, seed: int) -> None:
             bar.update(len(pictures))
     # All at the end, and features last: what is begun and not ended cannot be trained on.
     (folder / "features.npz").unlink(missing_ok=True)
-    write_text(folder / "captions.txt", "".join(lines))
+    write_text(folder / "captions.txt.gz", "".join(lines))
     for split, members in splits.items():
         write_text(folder / f"{split}.txt", "".join(f"{name}\n" for name in members))
-    write_text(folder / "scenes.jsonl", to_lines(scenes))
-    Features(list(scenes), array, encoder.about()).save(folder / "features.npz")
+    write_text(folder / "scenes.jsonl.gz", to_lines(scenes))
+    rows = [row for row, name in enumerate(scenes) if name in splits["train"]]
+    some = [captions[name] for name in scenes if name in splits["train"]]
+    features = Features(list(scenes), array, encoder.about())
+    features.save(folder / "features.npz", stored_directions(array[rows], some))
     print(f"{len(scenes):,} pictures with {len(lines):,} captions in {folder}")
+
+
+def captions_of(scenes: Mapping[str, Scene], seed: int) -> dict[str, list[str]]:
+    """Write CAPTIONS different captions of each scene, by the scene's name."""
+    rng = numpy.random.RandomState(seed)
+    return {name: write_captions(scene, rng, CAPTIONS) for name, scene in scenes.items()}
+
+
+def stored_directions(array: numpy.ndarray, captions: Sequence[Sequence[str]]) -> numpy.ndarray:
+    """The directions of the features that the captions talk about, (F, COMPONENTS or fewer).
+
+    array: (P, F) the training pictures' features; captions: of the same P pictures.
+    """
+    texts = [text for some in captions for text in some]
+    vocabulary = Vocabulary.of(texts, min_count=1)
+    ids, _ = vocabulary.encode(texts, max_len=MAX_WORDS + 2)
+    photo = numpy.repeat(numpy.arange(len(captions)), [len(some) for some in captions])
+    words = word_counts(ids, photo, len(captions))
+    rotation = Scaling.canonical(array, words, COMPONENTS).rotation
+    assert rotation is not None
+    return rotation
 
 
 def shipped_features(names: Iterable[str]) -> numpy.ndarray:
@@ -109,7 +137,7 @@ def shipped_features(names: Iterable[str]) -> numpy.ndarray:
 def shipped_split(split: str) -> dict[str, Scene]:
     """The scenes of a split of the shipped data set, by name."""
     folder = shipped_scenes()
-    scenes = load_scenes(folder / "scenes.jsonl")
+    scenes = load_scenes(folder / "scenes.jsonl.gz")
     names = (folder / f"{split}.txt").read_text(encoding="utf-8").split()
     return {name: scenes[name] for name in names}
 
@@ -117,14 +145,17 @@ def shipped_split(split: str) -> dict[str, Scene]:
 def probe(asked: numpy.ndarray, scenes: Sequence[Scene], ridge: float = 1.0) -> dict:
     """Whether a linear probe reads each attribute right from features: (N,) booleans for each.
 
-    Ridge regression from the standardised features to one column for each value, fitted on the
-    shipped train split; the greatest column wins. asked: (N, F), the features of N `scenes`.
+    Ridge regression from the features, all scaled alike, to one column for each value, fitted on
+    the shipped train split; the greatest column wins. asked: (N, F), the features of N `scenes`.
     """
     train = shipped_split("train")
     known = shipped_features(train)
-    scaling = Scaling.of(known)
-    x = scaling(known)
-    weights = scaling(asked) @ numpy.linalg.solve(x.T @ x + ridge * numpy.eye(x.shape[1]), x.T)
+    mean = known.mean(axis=0, dtype=numpy.float64)
+    deviation = numpy.sqrt(known.var(axis=0, dtype=numpy.float64).mean())
+    x = (known - mean) / deviation
+    weights = ((asked - mean) / deviation) @ numpy.linalg.solve(
+        x.T @ x + ridge * numpy.eye(x.shape[1]), x.T
+    )
     found = {}
     for attribute, values in ATTRIBUTES.items():
         known_values, asked_values = (

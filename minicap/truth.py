@@ -17,10 +17,17 @@ def truths(captions: Sequence[str], scenes: Sequence[Scene]) -> list[bool]:
     return [judge(text, scene).true for text, scene in zip(captions, scenes, strict=True)]
 
 
+def facts(captions: Sequence[str], scenes: Sequence[Scene]) -> list[int]:
+    """How many attributes of its scene each caption states, right or wrong; 0 for no caption of
+    the grammar. A captioner that leaves out what it is not sure of has fewer."""
+    return [judge(text, scene).facts for text, scene in zip(captions, scenes, strict=True)]
+
+
 def truth_and_floors(
     model: Model, train: Split, judged: Split, scenes: Mapping[str, Scene], seed: int
-) -> tuple[list[str], dict[str, float]]:
-    """Captions for all pictures of `judged`, and the share of true ones of three writers.
+) -> tuple[list[str], dict[str, tuple[float, float]]]:
+    """Captions for all pictures of `judged`, and what three writers come to: the share of true
+    captions, and the facts in a caption.
 
     "model": these captions; "shuffled features": the model, but each picture has the features of
     another, so that it can only guess what is common; "most frequent caption": the one of train,
@@ -36,5 +43,6 @@ def truth_and_floors(
         "most frequent caption": [most_frequent_caption(train.captions)] * len(shown),
     }
     return captions, {
-        name: float(numpy.mean(truths(texts, shown))) for name, texts in writers.items()
+        name: (float(numpy.mean(truths(texts, shown))), float(numpy.mean(facts(texts, shown))))
+        for name, texts in writers.items()
     }

@@ -12,6 +12,7 @@ from minicap.data.scenes.language import write_captions
 from minicap.data.vocabulary import Vocabulary
 from minicap.errors import UserError
 from minicap.evaluation import (
+    FACTS,
     TRUE,
     Evaluation,
     Row,
@@ -46,6 +47,7 @@ def evaluation(captions, floor=None, cider=(0.3, 0.2), vocabulary=None, true=Non
         scores = dict.fromkeys(METRICS, value)
         if true is not None:
             scores[TRUE], each[TRUE] = true, [true] * len(texts)
+            each[FACTS] = [5.0] * len(texts)
         return Row(texts, scores, each)
 
     rows = {"model": row(captions, cider[0])}
@@ -67,7 +69,9 @@ def test_every_writer_is_scored_and_truth_is_a_score():
     assert rows["nobody"].scores[TRUE] == 0 and rows["nobody"].each[TRUE] == [0] * 6
     without = score(judge, some, writers, None)
     assert TRUE not in without["people"].scores
-    assert without["people"].each == {n: e for n, e in rows["people"].each.items() if n != TRUE}
+    assert without["people"].each == {
+        n: e for n, e in rows["people"].each.items() if n not in (TRUE, FACTS)
+    }
 
 
 def test_the_same_caption_for_every_picture_is_detected():
@@ -112,7 +116,7 @@ def test_facts_and_words_never_used():
         "most frequent": '"a dog", 2 times (66.7%)',
         "mean length": "2.0 words (references 5.0)",
         "words never used": "3 of 5 (60.0%)",
-        "true captions": "50.0%",
+        "true captions": "50.0%, with 5.0 facts each",
     }
     assert "words never used" not in dict(facts(evaluation(["a"])))
 

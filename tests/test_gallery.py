@@ -7,6 +7,7 @@ from PIL import Image
 from minicap.data.scenes import random_scene, to_lines
 from minicap.data.scenes.drawing import draw
 from minicap.errors import UnusableImage, UserError
+from minicap.files import write_text
 from minicap.gallery import gallery, scenes_beside
 
 
@@ -40,9 +41,9 @@ def test_what_training_was_given_if_it_is_still_there(photos, tmp_path):
 def test_scenes_are_drawn_if_all_of_them_are_known(tmp_path):
     rng = numpy.random.RandomState(0)
     scenes = {f"{n}.png": random_scene(rng) for n in range(3)}
-    captions = tmp_path / "captions.txt"
+    captions = tmp_path / "captions.txt.gz"
     assert scenes_beside(captions, list(scenes)) is None
-    (tmp_path / "scenes.jsonl").write_text(to_lines(scenes))
+    write_text(tmp_path / "scenes.jsonl.gz", to_lines(scenes))
     assert scenes_beside(captions, ["1.png"]) == {"1.png": scenes["1.png"]}
     assert scenes_beside(captions, ["1.png", "photo.jpg"]) is None
     shown = gallery(["2.png"], scenes_beside(captions, ["2.png"]), None, None)

@@ -5,9 +5,9 @@ import pytest
 
 from minicap.data.dataset import Split
 from minicap.data.scenes import random_scene
-from minicap.data.scenes.language import write_captions
+from minicap.data.scenes.language import MIN_FACTS, write_captions
 from minicap.floors import others
-from minicap.truth import truth_and_floors, truths
+from minicap.truth import facts, truth_and_floors, truths
 
 
 def split(captions, features=None):
@@ -62,13 +62,26 @@ def test_shares_and_floors(scenes, captions, seed):
     train = split([["x y z"], [captions[3], captions[3]]])
     by_name = dict(zip(judged.names, scenes, strict=True))
     model = Writer(captions)
-    written, shares = truth_and_floors(model, train, judged, by_name, seed)
+    written, found = truth_and_floors(model, train, judged, by_name, seed)
     assert written == captions
     assert model.asked == [list(range(12))]
     shuffled = [captions[number] for number in others(12, seed)]
-    assert shares == {
-        "model": 1.0,
-        "shuffled features": numpy.mean(truths(shuffled, scenes)),
-        "most frequent caption": numpy.mean(truths([captions[3]] * 12, scenes)),
-    }
-    assert shares["shuffled features"] < 0.5
+    common = [captions[3]] * 12
+    assert found == {
+        "model": (1.0, numpy.mean(facts(captions, scenes))),
+        "shuffled features": (
+            numpy.mean(truths(shuffled, scenes)), numpy.mean(facts(shuffled, scenes))
+        ),
+        "most frequent caption": (
+            numpy.mean(truths(common, scenes)), numpy.mean(facts(common, scenes))
+        ),
+    }  # fmt: skip
+    assert found["shuffled features"][0] < 0.5
+
+
+def test_facts_are_counted_right_or_wrong(scenes, captions):
+    assert min(facts(captions, scenes)) >= MIN_FACTS
+    assert facts(captions[1:] + captions[:1], scenes) == facts(
+        captions[1:] + captions[:1], scenes[1:] + scenes[:1]
+    )
+    assert facts(["", "two boats"], scenes[:2]) == [0, 0]

@@ -96,7 +96,7 @@ def loss() -> Picture:
 def bleu() -> Picture:
     """Which n-grams of a caption count towards BLEU, for the first of the shipped scenes."""
     candidate = tokenise("two big blue boats on the water")
-    texts = read_captions(shipped_scenes() / "captions.txt").texts["scene_00001.png"]
+    texts = read_captions(shipped_scenes() / "captions.txt.gz").texts["scene_00001.png"]
     references = [tokenise(text) for text in texts]
 
     def ngrams(words: list[str], n: int) -> Counter:

@@ -44,7 +44,7 @@ def features_of(model: Model, names: list[str]) -> numpy.ndarray:
 def example(model: Model):
     """The first test scene of which the model writes a true caption of seven to nine words: its
     features, drawing and caption."""
-    scenes = load_scenes(shipped_scenes() / "scenes.jsonl")
+    scenes = load_scenes(shipped_scenes() / "scenes.jsonl.gz")
     names = (shipped_scenes() / "test.txt").read_text().split()
     features = features_of(model, names)
     captions = model.write(features)
@@ -143,15 +143,18 @@ def loss_curve(model: Model, history: list[dict]) -> Picture:
     """Train and dev loss of the run that made the model."""
     p = Picture(760, 330, "Train loss and dev loss, epoch by epoch")
     last = history[-1]["epoch"]
-    axes = Axes(p, (60, 30, 660, 240), (1, last), (0.75, 2.5))
-    axes.ticks(range(1, last + 1), [1, 1.5, 2, 2.5])
+    axes = Axes(p, (60, 30, 660, 240), (1, last), (0.7, 1.7))
+    axes.ticks(range(1, last + 1), [0.8, 1, 1.2, 1.4, 1.6])
     epochs = [line["epoch"] for line in history]
-    for key, colour, words in ("train_loss", "blue", "train"), ("dev_loss", "red", "dev"):
+    for key, colour, words, dy in (
+        ("train_loss", "blue", "train", -12),
+        ("dev_loss", "red", "dev", 16),
+    ):
         ys = [line[key] for line in history]
         axes.curve(epochs, ys, colour)
         axes.dots(epochs, ys, colour, 3)
         x, y = axes.at(epochs[-1], ys[-1])
-        p.text(x - 20, y - 14, words, 14, colour)
+        p.text(x - 20, y + dy, words, 14, colour)
     p.text(390, 308, "epoch", 13, "soft")
     p.text(60, 14, "nats a word", 13, "soft", "start")
     return p
@@ -266,7 +269,7 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
     captions use, minus that of the greedy caption."""
     v, rng = model.vocabulary, numpy.random.default_rng(0)
     names = (shipped_scenes() / "test.txt").read_text().split()
-    texts = read_captions(shipped_scenes() / "captions.txt").texts
+    texts = read_captions(shipped_scenes() / "captions.txt.gz").texts
 
     def reward(words: list[str], name: str) -> float:
         known = {word for text in texts[name] for word in tokenise(text)}

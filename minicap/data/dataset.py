@@ -1,12 +1,13 @@
 """Captions, splits and features brought together."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy
 
 from minicap.data.batches import Batch, pack
+from minicap.data.canonical import word_counts
 from minicap.data.captions import Captions, find_names, read_captions, read_names
 from minicap.data.features import Scaling, read_features
 from minicap.data.splits import draw_splits
@@ -59,7 +60,7 @@ class DataFiles:
             return self
         folder = shipped_scenes()
         return DataFiles(
-            folder / "captions.txt",
+            folder / "captions.txt.gz",
             folder / "features.npz",
             folder / "train.txt",
             folder / "dev.txt",
@@ -206,18 +207,24 @@ def load_dataset(
     vocabulary = Vocabulary.of((text for name in kept["train"] for text in texts[name]), min_count)
     if len(vocabulary) == len(SPECIAL):
         raise UserError(f"no word of train occurs {min_count} times or more: lower --min-count")
-    train_array = features.array[[rows[name] for name in kept["train"]]]
-    if standardise or components:
-        scaling = Scaling.of(train_array, components)
-    else:
-        scaling = Scaling.none(features.array.shape[1])
 
     def make(names: list[str]) -> Split:
         written = [texts[name] for name in names]
         ids, lengths = vocabulary.encode([text for some in written for text in some], max_len)
         photo = numpy.repeat(numpy.arange(len(names)), [len(some) for some in written])
-        array = scaling(features.array[[rows[name] for name in names]])
+        array = features.array[[rows[name] for name in names]]
         return Split(names, array, photo, ids, lengths, written)
 
     splits = {split: make(names) for split, names in kept.items()}
+    train = splits["train"]
+    if components:
+        counts = word_counts(train.ids, train.photo, len(train.names))
+        scaling = Scaling.canonical(train.features, counts, components)
+    elif standardise:
+        scaling = Scaling.standard(train.features)
+    else:
+        scaling = Scaling.none(features.array.shape[1])
+    splits = {
+        name: replace(split, features=scaling(split.features)) for name, split in splits.items()
+    }
     return Dataset(splits, vocabulary, scaling, features.encoder, notes)

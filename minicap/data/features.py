@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy
 
+from minicap.data.canonical import canonical_directions
+from minicap.data.compressed import compress, decompress
 from minicap.data.store import DONE, FeatureStore
 from minicap.errors import UserError
 from minicap.files import replacing
@@ -27,20 +29,24 @@ class Features:
     array: numpy.ndarray
     encoder: dict | None = None
 
-    def save(self, path: Path) -> None:
-        """Write an .npz file that `read_features` reads, all or nothing."""
+    def save(self, path: Path, directions: numpy.ndarray | None = None) -> None:
+        """Write an .npz file that `read_features` reads, all or nothing.
+
+        directions: (F, K) compress the features to the subspace these span; None keeps them as they
+        are.
+        """
+        arrays = {"features": self.array}
+        if directions is not None:
+            arrays = compress(self.array, directions)
+        about = {"names": numpy.array(self.names), "encoder": numpy.array(json.dumps(self.encoder))}
         with replacing(path) as temporary, open(temporary, "wb") as file:
-            numpy.savez(
-                file,
-                names=numpy.array(self.names),
-                features=self.array,
-                encoder=numpy.array(json.dumps(self.encoder)),
-            )
+            numpy.savez(file, **about, **arrays)  # type: ignore[arg-type]
 
 
 def read_features(path: Path) -> Features:
     """Features from the folder that minicap.encode has filled, mapped into memory and not read; or
-    from an .npz file with `names` (P,), `features` (P, F) and perhaps `encoder`, JSON.
+    from an .npz file with `names` (P,), `features` (P, F) and perhaps `encoder`, JSON. The features
+    may be compressed (minicap.data.compressed).
 
     UserError: no file, another kind of file, shapes that do not fit, a name that comes twice,
     NaN or infinite numbers, a folder that is not full yet. Nothing is unpickled. Photos that
@@ -54,7 +60,8 @@ def read_features(path: Path) -> Features:
         if unpacked > max(LARGE, 100 * path.stat().st_size):  # features hardly ever shrink to half
             raise ValueError(f"it would unpack to {unpacked:,} bytes")
         with numpy.load(path, allow_pickle=False) as file:
-            names, array = file["names"], file["features"]
+            names = file["names"]
+            array = _decompressed(file) if "codes" in file else file["features"]
             encoder = json.loads(str(file["encoder"])) if "encoder" in file else None
     except OSError as error:
         raise UserError(f"{path}: cannot read the features ({error.strerror or error})") from error
@@ -90,6 +97,17 @@ def read_features(path: Path) -> Features:
     return Features(listed, array, encoder)
 
 
+def _decompressed(file) -> numpy.ndarray:
+    """The features of a file that `Features.save` compressed. ValueError: parts that do not fit."""
+    codes, steps, basis, mean = (file[name] for name in ("codes", "steps", "basis", "mean"))
+    count = codes.shape[0] if codes.ndim == 2 else 0
+    if not count or steps.shape != codes.shape[1:] or basis.shape != steps.shape + mean.shape:
+        raise ValueError(f"codes {codes.shape} and basis {basis.shape} do not fit")
+    if count * mean.size * 4 > LARGE:
+        raise ValueError(f"it would unpack to {count * mean.size * 4:,} bytes")
+    return decompress(codes, steps, basis, mean)
+
+
 def _read_store(folder: Path) -> Features:
     store = FeatureStore.open(folder)
     if store.begun < len(store.names):
@@ -106,9 +124,9 @@ def _read_store(folder: Path) -> Features:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What is done to features before the decoder sees them: ((x - mean) * scale) @ rotation.
+    """A linear map of the features, fitted on train: ((x - mean) * scale) @ rotation.
 
-    mean, scale: (F,); rotation: (F, K) or None for no such product. All taken from train.
+    mean, scale: (F,); rotation: (F, K), or None to leave it out.
     """
 
     mean: numpy.ndarray
@@ -116,29 +134,37 @@ class Scaling:
     rotation: numpy.ndarray | None = None
 
     @classmethod
-    def of(cls, array: numpy.ndarray, components: int = 0) -> "Scaling":
-        """From the training photos' features (P, F): mean 0 and deviation 1 for each of them.
+    def standard(cls, array: numpy.ndarray) -> "Scaling":
+        """Give each feature mean 0 and standard deviation 1 over train.
 
-        components: 0, or K to whiten: the K directions in which the features vary most, each with
-        deviation 1 (fewer if there are no more). What is told by directions of little variance is
-        then learned as fast as the rest. A feature that never varies is left alone.
+        Args:
+            array: (P, F) the training photos' features. One that never varies is left alone.
         """
         wide = array.astype(numpy.float64)
         mean, deviation = wide.mean(axis=0), wide.std(axis=0)
         scale = numpy.where(deviation > 1e-6, 1 / numpy.maximum(deviation, 1e-6), 1)
-        rotation = None
-        if components:
-            standard = (wide - mean) * scale
-            variances, directions = numpy.linalg.eigh(standard.T @ standard / len(standard))
-            best = numpy.argsort(-variances)[:components]
-            best = best[variances[best] > 1e-6 * variances[best[0]]]
-            if not len(best):
-                raise UserError("--components: the features of all training photos are the same")
-            # A direction and its opposite are as good: choose by the greatest entry's sign.
-            chosen = directions[:, best]
-            signs = numpy.sign(chosen[numpy.abs(chosen).argmax(axis=0), numpy.arange(len(best))])
-            rotation = (chosen * signs / numpy.sqrt(variances[best])).astype(numpy.float32)
-        return cls(mean.astype(numpy.float32), scale.astype(numpy.float32), rotation)
+        return cls(mean.astype(numpy.float32), scale.astype(numpy.float32))
+
+    @classmethod
+    def canonical(cls, array: numpy.ndarray, words: numpy.ndarray, components: int) -> "Scaling":
+        """Reduce features to the `components` linear combinations that correlate most with the
+        words of the captions. (See minicap.data.canonical.)
+
+        All features are scaled alike, so that the map stays within the subspace they span.
+
+        Args:
+            array: (P, F) the training photos' features.
+            words: (P, W) how often each photo's captions use each word.
+            components: K, at most min(F, W).
+        """
+        wide = array.astype(numpy.float64)
+        mean, variance = wide.mean(axis=0), wide.var(axis=0).mean()
+        if not variance:
+            raise UserError("--components: the features of all training photos are the same")
+        scale = numpy.full(len(mean), 1 / numpy.sqrt(variance))
+        counts = cls.standard(words)(words).astype(numpy.float64)
+        rotation = canonical_directions((wide - mean) * scale, counts, components)
+        return cls(*(part.astype(numpy.float32) for part in (mean, scale, rotation)))
 
     @classmethod
     def none(cls, width: int) -> "Scaling":

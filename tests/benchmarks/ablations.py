@@ -34,7 +34,6 @@ VARIANTS = {
     "then one self-critical epoch": {"epochs": 3, "self_critical": 1, "choose": "cider"},
     "photo as the first state only": {"photo": "first"},
     "features as they are": {"standardise": False},
-    "features whitened, 400 components": {"components": 400},
     "both bottlenecks, 120 wide": {"image_bottleneck": 120, "logit_bottleneck": 120},
     "photo's kernels start at Glorot's range": {"photo_gain": 1.0},
     "last bias starts at 0": {"log_frequencies": False},

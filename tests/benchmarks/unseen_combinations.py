@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy
 
+from minicap.data.dataset import shipped_scenes
 from minicap.data.scenes import ATTRIBUTES, HELD_OUT_REST, Scene, sample_splits
 from minicap.data.scenes.drawing import draw
 from minicap.encoder.session import seeded_encoder
@@ -33,6 +34,13 @@ def new_scenes(count: int, seed: int) -> list[Scene]:
     return [scene for scene in drawn if described(scene) not in known][:count]
 
 
+def as_stored(features: numpy.ndarray) -> numpy.ndarray:
+    """What is left of an encoder's features in the file of the shipped ones."""
+    with numpy.load(shipped_scenes() / "features.npz", allow_pickle=False) as file:
+        basis, mean = file["basis"], file["mean"]
+    return (features - mean) @ basis.T @ basis + mean
+
+
 def unseen_colour(scene: Scene) -> bool:
     """Does training show no such kind in this colour?"""
     number = sum(ATTRIBUTES[name].index(getattr(scene, name)) for name in ("kind", "colour"))
@@ -49,7 +57,7 @@ def main() -> None:
     some = [[draw(scene) for scene in new[i : i + 32]] for i in range(0, len(new), 32)]
     dev = shipped_split("dev")
     scenes = [*new, *dev.values()]
-    features = numpy.concatenate([*map(encoder, some), shipped_features(dev)])
+    features = numpy.concatenate([*map(as_stored, map(encoder, some)), shipped_features(dev)])
     colour = numpy.array([unseen_colour(scene) for scene in scenes])
     is_new = numpy.arange(len(scenes)) < len(new)
     groups = {

@@ -65,7 +65,7 @@ def test_vocabulary_and_scaling_come_from_train_alone(files):
 
 def test_dev_is_scaled_as_train_is(files):
     data, raw = load(files, standardise=True), load(files)
-    scaling = Scaling.of(raw.splits["train"].features)
+    scaling = Scaling.standard(raw.splits["train"].features)
     assert (data.splits["dev"].features == scaling(raw.splits["dev"].features)).all()
 
 

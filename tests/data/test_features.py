@@ -204,23 +204,80 @@ def test_a_zip_bomb_is_not_unpacked(path, monkeypatch):
 
 def test_scaling_gives_mean_0_and_deviation_1():
     wide = (ARRAY * [1, 10, 100, 0] + [5, 0, -3, 7]).astype("float32")
-    scaled = Scaling.of(wide)(wide)
+    scaled = Scaling.standard(wide)(wide)
     assert scaled.dtype == "float32"
     assert numpy.allclose(scaled.mean(axis=0), 0, atol=1e-6)
     assert numpy.allclose(scaled.std(axis=0), [1, 1, 1, 0], atol=1e-5)  # the last never varies
 
 
-def test_whitening_gives_directions_of_deviation_1_that_do_not_go_together():
-    """On train the covariance is the identity; opposite signs of eigenvectors do not matter."""
+def test_canonical_scaling_keeps_what_the_words_talk_about():
+    """Of nine noisy features, two directions say how often two words come."""
     rng = numpy.random.default_rng(0)
-    wide = rng.standard_normal((60, 9)) @ rng.standard_normal((9, 9)) + 5
-    scaling = Scaling.of(wide, components=4)
-    white = scaling(wide)
-    assert white.shape == (60, 4) and white.dtype == numpy.float32
-    assert numpy.allclose(white.T @ white / 60, numpy.eye(4), atol=1e-5)
-    greatest = numpy.abs(scaling.rotation).argmax(axis=0)
-    assert (scaling.rotation[greatest, range(4)] > 0).all()
-    assert Scaling.of(wide[:3], components=8)(wide).shape == (60, 2)  # 3 points span 2 directions
+    words = rng.poisson(2, (400, 2)).astype("float32")
+    loud = 3 * rng.standard_normal((400, 7))
+    wide = numpy.hstack([words, loud]) @ rng.standard_normal((9, 9)) + 5
+    scaling = Scaling.canonical(wide.astype("float32"), words, components=2)
+    kept = scaling(wide)
+    assert kept.shape == (400, 2) and kept.dtype == numpy.float32
+    centred = words - words.mean(axis=0)
+    left = centred - kept @ numpy.linalg.lstsq(kept, centred)[0]
+    assert (left**2).sum() < 0.02 * (centred**2).sum()
+
+
+def test_compressed_features_are_read_as_if_they_were_not(path):
+    rng = numpy.random.default_rng(0)
+    inside = rng.standard_normal((3, 20))
+    array = (rng.standard_normal((50, 3)) @ inside + 4).astype("float32")
+    names = [f"{number}.png" for number in range(50)]
+    Features(names, array, {"id": "x", "name": "x"}).save(path, inside.T)
+    found = read_features(path)
+    assert found.names == names and found.encoder == {"id": "x", "name": "x"}
+    assert found.array.shape == (50, 20) and found.array.dtype == numpy.float32
+    assert numpy.abs(found.array - array).max() < 2e-3 * array.std(axis=0).max()
+
+
+def test_a_model_makes_the_same_of_compressed_features_and_of_an_encoders(path):
+    """Nine tenths of the features are lost; the canonical map never looked at them."""
+    rng = numpy.random.default_rng(0)
+    words = rng.poisson(2, (400, 3)).astype("float32")
+    mixed = numpy.hstack([words, 3 * rng.standard_normal((400, 37))])
+    array = (mixed @ rng.standard_normal((40, 40)) + 5).astype("float32")
+    directions = Scaling.canonical(array, words, 4).rotation
+    Features([str(n) for n in range(400)], array).save(path, directions)
+    stored = read_features(path).array
+    assert numpy.square(stored - array).mean() > 0.5 * array.var(axis=0).mean()
+    scaling = Scaling.canonical(stored, words, 3)
+    assert numpy.abs(scaling(stored) - scaling(array)).max() < 2e-3  # deviations are 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"steps": numpy.ones(2)}, "do not fit"),
+        ({"basis": numpy.ones((3, 5))}, "do not fit"),
+        ({"codes": numpy.ones(3)}, "do not fit"),
+        ({"mean": numpy.ones((1, 20))}, "do not fit"),
+        ({"steps": numpy.full(3, numpy.nan)}, "NaN"),
+    ],
+)
+def test_compressed_features_that_do_not_fit(path, changed, told):
+    good = {
+        "codes": numpy.ones((2, 3), "int16"), "steps": numpy.ones(3),
+        "basis": numpy.ones((3, 20)), "mean": numpy.ones(20),
+    }  # fmt: skip
+    numpy.savez(path, names=numpy.array(["a", "b"]), **good)
+    assert read_features(path).array.shape == (2, 20)
+    numpy.savez(path, names=numpy.array(["a", "b"]), **(good | changed))
+    assert told in refusal(path)
+
+
+def test_compressed_features_are_no_bomb(path, monkeypatch):
+    """Four thousand photos of four thousand features, in a file of 16 kB."""
+    many = numpy.ones((4000, 1), "int16")
+    arrays = {"codes": many, "steps": numpy.ones(1), "basis": many.T, "mean": many[:, 0]}
+    numpy.savez(path, names=numpy.array([str(n) for n in range(4000)]), **arrays)
+    monkeypatch.setattr(module, "LARGE", 1 << 20)
+    assert "would unpack to" in refusal(path)
 
 
 def test_no_scaling_changes_no_number():

@@ -50,7 +50,7 @@ RELATIONS = {
 # add the two numbers modulo 7: on 0 the combination belongs to dev alone, on 3 to test alone.
 HELD_OUT_PAIRS = (("kind", "colour"), ("kind", "ground"), ("kind", "companion"))
 HELD_OUT_REST = {0: "dev", 3: "test"}
-SPLIT_SIZES = {"train": 2400, "dev": 300, "test": 300}
+SPLIT_SIZES = {"train": 12_000, "dev": 600, "test": 600}
 
 
 @dataclass(frozen=True)

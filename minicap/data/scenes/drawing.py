@@ -8,8 +8,8 @@ Things are kept as tables of shapes in a tiny notation, one shape a line:
                                    line     width x y x y ...
 
 in units of the thing's size: x to the right from its middle, y up from where it stands. A fill is
-a name from INKS, or body, dark and light: the subject's colour and its two shades. Everything is
-painted three times as large and then reduced, which smooths the edges.
+a name from INKS, or body and dark: the subject's colour and a darker shade. Everything is painted
+three times as large and then reduced, which smooths the edges.
 """
 
 from functools import cache
@@ -23,15 +23,15 @@ SIDE = 299
 FINE = 3  # painted this many times as large
 Colour = tuple[int, int, int]
 
-# The subject's colours: body, dark (outlines, second tone), light (third tone).
+# The subject's colours: body and dark.
 COLOURS = {
-    "red": ("#e0202c", "#8f0f1c", "#ff7a70"),
-    "yellow": ("#ffd800", "#b88a00", "#fff08a"),
-    "green": ("#18a838", "#0b6420", "#7fe08c"),
-    "blue": ("#1c4fe0", "#0d2a8c", "#7fa4ff"),
-    "purple": ("#9a2fd0", "#5b1485", "#d69bf5"),
-    "white": ("#ffffff", "#8c93a3", "#e6ebf2"),
-    "black": ("#1d1d24", "#000000", "#5a5a66"),
+    "red": ("#e0202c", "#8f0f1c"),
+    "yellow": ("#ffd800", "#b88a00"),
+    "green": ("#1fc046", "#0f7a2a"),
+    "blue": ("#1c4fe0", "#0d2a8c"),
+    "purple": ("#9a2fd0", "#5b1485"),
+    "white": ("#ffffff", "#8c93a3"),
+    "black": ("#1d1d24", "#000000"),
 }
 INKS = {
     "ink": "#23232b",
@@ -43,7 +43,6 @@ INKS = {
     "cyan": "#58e6f2",
     "mint": "#6ff0b0",
     "magenta": "#ff4fc3",
-    "pink": "#ff8fb0",
     "lime": "#b8f03c",
     "wood": "#8a5a34",
     "bark": "#6a4326",
@@ -99,10 +98,9 @@ SUBJECTS = {
     """,
     "car": """
         poly body -.32 .32 -.22 .66 .16 .66 .32 .32
-        poly cyan -.26 .34 -.19 .60 -.05 .60 -.05 .34
-        poly cyan .00 .34 .00 .60 .13 .60 .25 .34
+        poly cyan -.24 .36 -.18 .58 -.06 .58 -.06 .36
+        poly cyan .02 .36 .02 .58 .12 .58 .22 .36
         poly body -.50 .12 -.50 .30 -.44 .36 .40 .34 .50 .28 .50 .12
-        line cyan .04 -.46 .25 .46 .25
         ellipse ink -.28 .13 .16 .16
         ellipse ink .28 .13 .16 .16
         ellipse cyan -.28 .13 .07 .07
@@ -136,11 +134,10 @@ SUBJECTS = {
     """,
     "boat": """
         line bark .05 0 .20 0 1.0
-        poly body .04 .28 .04 .98 .44 .28
-        poly body -.04 .28 -.04 .90 -.36 .28
-        poly caramel -.50 .26 .50 .26 .34 -.03 -.34 -.03
-        line bark .03 -.42 .17 .42 .17
-        line bark .03 -.37 .08 .37 .08
+        poly body .04 .24 .04 .98 .50 .24
+        poly body -.04 .24 -.04 .90 -.42 .24
+        poly caramel -.46 .22 .46 .22 .34 -.01 -.34 -.01
+        line bark .03 -.37 .11 .37 .11
     """,
     "duck": """
         poly body -.30 .20 -.50 .42 -.16 .36
@@ -175,11 +172,11 @@ SUBJECTS = {
     "kite": """
         line ink .025 0 .30 .08 .20 -.06 .10 .06 0
         poly body 0 1.05 .40 .66 0 .22 -.40 .66
-        poly pink 0 1.05 .40 .66 0 .66
-        poly pink 0 .22 -.40 .66 0 .66
+        poly cream .02 .62 .15 .62 .02 .40
+        poly cream -.02 .72 -.15 .72 -.02 .90
         line ink .03 0 1.05 0 .22
         line ink .03 -.40 .66 .40 .66
-        poly pink .00 .18 .16 .25 .16 .09
+        poly cream .00 .18 .16 .25 .16 .09
         poly body -.02 .06 -.18 .13 -.16 -.03
     """,
     "butterfly": """
@@ -289,11 +286,13 @@ GROUNDS = {
 RAINBOW = ("#e8423f", "#f59332", "#f7dc3f", "#4fb45a", "#3f78d8", "#8a4fc0")
 
 HORIZON = 0.56  # heights are shares of the picture, from the top
-SUBJECT_SIZE = {"small": 0.22, "big": 0.40}
+SUBJECT_SIZE = {"small": 0.28, "big": 0.40}
+EDGE = 0.009  # width of an outline
+RIM = 0.012  # width of the white rim around a subject
 PLACES = {  # of the subject's things, from the middle of the group
     1: ((0, 0),),
-    2: ((-0.16, 0), (0.16, 0)),
-    3: ((0, -0.13), (-0.16, 0), (0.16, 0)),
+    2: ((-0.2, 0), (0.2, 0)),
+    3: ((0, -0.17), (-0.2, 0), (0.2, 0)),
 }
 COMPANION_SIZE = 0.42
 
@@ -371,23 +370,30 @@ class Brush:
             self.paper.line((0, int(y), self.side, int(y)), tuple(colour.tolist()))
 
     def thing(self, table: str, x: float, y: float, size: float, flip=False, body=()) -> None:
-        """A table of shapes, standing at (x, y); body holds the colours body, dark and light."""
-        inks = INKS | dict(zip(("body", "dark", "light"), body))
-        outline = body[1] if body else INKS["bark"]
-        side = -size if flip else size
-        for row in table.strip().splitlines():
-            tool, fill, *rest = row.split()
-            numbers = [float(n) for n in rest]
-            if tool == "line":
-                width, *points = numbers
-                self.line(inks[fill], width * size, *_place(points, x, y, side, size))
-            elif tool == "poly":
-                self.poly(inks[fill], *_place(numbers, x, y, side, size), outline=outline)
-            else:
-                centre = _place(numbers[:2], x, y, side, size)
-                radii = [n * size for n in numbers[2:4]]
-                paint = getattr(self, tool)
-                paint(inks[fill], *centre, *radii, *numbers[4:], outline=outline)
+        """Paint a table of shapes, standing at (x, y).
+
+        body: the colours body and dark of a subject, which is painted like a sticker: outlined in
+        ink, on a white rim. Both are the same for every colour, which keeps shape and colour apart.
+        """
+        inks = INKS | dict(zip(("body", "dark"), body))
+        shapes = [_placed(row, x, y, size, flip) for row in table.strip().splitlines()]
+        if body:
+            for tool, _, numbers in shapes:
+                self.rim(tool, *numbers)
+        for tool, fill, numbers in shapes:
+            outline = {} if tool == "line" else {"outline": INKS["ink" if body else "bark"]}
+            getattr(self, tool)(inks[fill], *numbers, **outline)
+
+    def rim(self, tool: str, *numbers: float) -> None:
+        """Paint what stands out of a shape by RIM on all sides."""
+        white = INKS["snow"]
+        if tool == "line":
+            self.line(white, numbers[0] + 2 * RIM, *numbers[1:])
+        elif tool == "poly":
+            self.line(white, 2 * RIM, *numbers, *numbers[:2])
+        else:
+            x, y, rx, ry, *angles = numbers
+            getattr(self, tool)(white, x, y, rx + RIM, ry + RIM, *angles)
 
     def _box(self, x, y, rx, ry):
         return [n * self.side for n in (x - rx, y - ry, x + rx, y + ry)]
@@ -396,12 +402,24 @@ class Brush:
         return [(x * self.side, y * self.side) for x, y in zip(numbers[::2], numbers[1::2])]
 
     def _edge(self, code):
-        return (self.colour(code), max(1, round(0.0045 * self.side))) if code else ()
+        return (self.colour(code), max(1, round(EDGE * self.side))) if code else ()
 
 
-def _place(numbers, x, y, side, size):
-    """A thing's own coordinates (x right, y up) as coordinates of the picture."""
-    return [x + n * side if i % 2 == 0 else y - n * size for i, n in enumerate(numbers)]
+def _placed(row: str, x, y, size, flip) -> tuple[str, str, list[float]]:
+    """A row of a table in the picture's coordinates: the tool, its fill and its numbers."""
+    tool, fill, *rest = row.split()
+    numbers = [float(n) for n in rest]
+    side = -size if flip else size
+
+    def points(numbers):  # a thing's own coordinates: x to the right, y up
+        return [x + n * side if i % 2 == 0 else y - n * size for i, n in enumerate(numbers)]
+
+    if tool == "line":
+        return tool, fill, [numbers[0] * size, *points(numbers[1:])]
+    if tool == "poly":
+        return tool, fill, points(numbers)
+    centre, radii, angles = numbers[:2], numbers[2:4], numbers[4:]
+    return tool, fill, [*points(centre), *(n * size for n in radii), *angles]
 
 
 # ---- sky ---------------------------------------------------------------------------------------
@@ -592,7 +610,7 @@ def _paint_companion(brush: Brush, scene: Scene, rng) -> float:
 def _paint_subject(brush: Brush, scene: Scene, middle: float, rng) -> None:
     size = SUBJECT_SIZE[scene.size]
     if scene.home == "air":
-        y = {"small": 0.25, "big": 0.42}[scene.size]
+        y = {"small": 0.34, "big": 0.46}[scene.size]
     else:
         y = {"small": 0.86, "big": 0.95}[scene.size]
     flip = rng.randint(2) == 1
