@@ -7,6 +7,8 @@ all names, shapes, numbers and the description is checked before anything is use
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import numpy
@@ -17,6 +19,15 @@ from minicap.errors import UserError
 from minicap.files import replacing
 
 FORMAT = 1
+# Options of earlier versions, with the value that meant "off": files that used one are refused.
+REMOVED = {
+    "layers": 1,
+    "maxout": False,
+    "tie": False,
+    "label_smoothing": 0.0,
+    "scheduled_sampling": 0.0,
+    "average": 1,
+}
 
 
 def _digest(arrays: dict[str, numpy.ndarray], description: str) -> str:
@@ -79,3 +90,27 @@ def load(path: Path, kind: str) -> tuple[dict[str, numpy.ndarray], dict]:
     if description["kind"] != kind:
         raise UserError(f"{path}: this is a {description['kind']}, but a {kind} is needed here")
     return arrays, description
+
+
+def options(kind: type, saved: Mapping, path: Path):
+    """Build the dataclass `kind` from the options that a file at `path` was saved with.
+
+    Raises:
+        UserError: an option that this version does not have, or one that the file lacks, by name.
+    """
+    values = dict(saved)
+    for name, off in REMOVED.items():
+        if values.pop(name, off) != off:
+            option = "--" + name.replace("_", "-")
+            raise UserError(
+                f"{path}: was trained with {option}, which this version of minicap does not have: "
+                "train it again without it"
+            )
+    known = {field.name for field in fields(kind)}
+    for names, problem in (
+        (values.keys() - known, "has the option {}, which this version of minicap does not know"),
+        (known - values.keys(), "lacks the option {}, which this version of minicap needs"),
+    ):
+        if names:
+            raise UserError(f"{path}: {problem.format(min(names))}: it is of another version")
+    return kind(**values)

@@ -23,9 +23,7 @@ from minicap.nn.cross_entropy import BLOCK, project_cross_entropy
 from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import draw_mask, dropout
 from minicap.nn.embedding import embedding
-from minicap.nn.label_smoothing import label_smoothing
 from minicap.nn.lstm import lstm, lstm_step
-from minicap.nn.maxout import maxout_step
 from minicap.nn.parameters import Parameters
 
 H = 1e-30
@@ -159,17 +157,6 @@ def layer_cases(
     targets = to_device(rng.integers(0, 9, rows), xp)
     weights = to_device(rng.uniform(0.5, 2, rows), xp)
 
-    def smoothing(x: Array, Wb: Array) -> tuple:
-        """label_smoothing adds to gradients: here, to zeros."""
-        loss, add = label_smoothing(x, Wb, targets, weights, 17.0, 0.2)
-
-        def backward(dloss: float) -> tuple[Array, Array]:
-            dx, dWb = 0 * x, 0 * Wb
-            add(dx, dWb)
-            return dx * dloss, dWb * dloss
-
-        return loss, backward
-
     return {
         "dense": (dense, {"x": normal(6, 4), "Wb": normal(5, 3)}),
         "dense, elu": (lambda x, Wb: dense(x, Wb, elu), {"x": normal(6, 4), "Wb": normal(5, 4)}),
@@ -184,16 +171,7 @@ def layer_cases(
             lambda x, Wb: project_cross_entropy(x, Wb, targets, weights, 17.0),
             {"x": normal(rows, 4), "Wb": normal(5, 9)},
         ),
-        "maxout_step": (maxout_step, {"z": normal(5, 15), "c": normal(5, 3)}),
-        "lstm, maxout": (
-            lambda zx, h0, c0, U: lstm(zx, h0, c0, U, sizes, step=maxout_step),
-            {"zx": normal(11, 15), "h0": normal(4, 3), "c0": normal(4, 3), "U": normal(3, 15)},
-        ),
-        "label_smoothing": (smoothing, {"x": normal(rows, 4), "Wb": normal(5, 9)}),
     }
-
-
-ALL_OPTIONS = {"photo": "always", "layers": 2, "maxout": True, "tie": True, "embedding": 6}
 
 
 def decoder_case(
@@ -245,7 +223,6 @@ def own_cases(
         ("decoder, untrained", 0, usual),
         ("decoder, trained", 20, usual),
         ("decoder, photo always", 20, always),
-        ("decoder, all options", 20, ALL_OPTIONS),
     ):
         parameters, batch, masks = decoder_case(rng, steps=steps, **widths)
 

@@ -55,7 +55,8 @@ class Model:
         """
         arrays, about = checkpoint.load(path, "model")
         try:
-            sizes, vocabulary = Sizes(**about["sizes"]), Vocabulary(about["vocabulary"])
+            sizes = checkpoint.options(Sizes, about["sizes"], path)
+            vocabulary = Vocabulary(about["vocabulary"])
             scaling = Scaling(
                 arrays.pop("features.mean"),
                 arrays.pop("features.scale"),

@@ -40,17 +40,9 @@ class Recipe:
     epsilon: float = 1e-8
     """Adam's guard against division by zero"""
     dropout: float = 0.0
-    """share dropped of the photo's features, of the bottlenecks and of the LSTMs' outputs"""
+    """share dropped of the photo's features, of the bottlenecks and of the LSTM's outputs"""
     dropout_words: float = 0.0
     """share dropped of each word's embedding"""
-    label_smoothing: float = 0.0
-    """share of each target's probability that is spread over all words alike"""
-    scheduled_sampling: float = 0.0
-    """share of the input words that are replaced by words which the model itself draws; it rises
-    from 0 to this, in a straight line, over the epochs before the self-critical ones"""
-    average: int = 1
-    """what is judged and kept after an epoch is the mean of the parameters after so many epochs,
-    the last ones of its kind, self-critical or not (1: those after this epoch alone)"""
     self_critical: int = 0
     """so many of the epochs, the last ones, are self-critical: the model draws captions of its own
     and learns from how much better than each other they are, by CIDEr-D; 0: none"""
@@ -78,18 +70,12 @@ class Recipe:
     with the words of the training captions (0: keep the features)"""
     photo: Literal["first", "always"] = "first"
     """the LSTM sees the photo in its first state only, or as an input at every step, too"""
-    layers: int = 1
-    """LSTMs, one above the other, all from the same first state"""
-    maxout: bool = False
-    """an LSTM's new values are the greater of two"""
-    tie: bool = False
-    """no word_embed: the words' embeddings are the last layer's kernel, transposed"""
     image_bottleneck: int = 120
     """width of img_embed_to_bottleneck (0: no such layer)"""
     hidden: int = 300
-    """width of each LSTM"""
+    """width of the LSTM"""
     embedding: int = 100
-    """width of word_embed; with tie, of what takes its place"""
+    """width of word_embed"""
     logit_bottleneck: int = 120
     """width of token_logits_bottleneck (0: no such layer)"""
     word_range: float = 0.05
@@ -107,9 +93,6 @@ class Recipe:
             ("steps-per-epoch", self.steps_per_epoch >= 1, "1 or more"),
             ("batch-size", self.batch_size >= 1, "1 or more"),
             ("learning-rate", 0 < self.learning_rate < math.inf, "greater than 0, and finite"),
-            ("label-smoothing", 0 <= self.label_smoothing < 1, "0 or more and less than 1"),
-            ("scheduled-sampling", 0 <= self.scheduled_sampling <= 1, "from 0 to 1"),
-            ("average", self.average >= 1, "1 or more"),
             (
                 "self-critical",
                 0 <= self.self_critical < self.epochs,
@@ -147,16 +130,10 @@ class Recipe:
             ("max-len", 3 <= self.max_len <= 1000, "from 3 to 1000"),
             ("min-count", self.min_count >= 1, "1 or more"),
             ("components", self.components >= 0, "0 or more"),
-            ("layers", 1 <= self.layers <= 100, "from 1 to 100"),
             ("image-bottleneck", 0 <= self.image_bottleneck <= WIDEST, f"from 0 to {WIDEST:,}"),
             ("hidden", 1 <= self.hidden <= WIDEST, f"from 1 to {WIDEST:,}"),
             ("embedding", 1 <= self.embedding <= WIDEST, f"from 1 to {WIDEST:,}"),
             ("logit-bottleneck", 0 <= self.logit_bottleneck <= WIDEST, f"from 0 to {WIDEST:,}"),
-            (
-                "embedding",
-                not self.tie or self.embedding == (self.logit_bottleneck or self.hidden),
-                "equal to --logit-bottleneck (or to --hidden, where that is 0), as --tie asks for",
-            ),
             ("word-range", 0 < self.word_range < math.inf, "greater than 0, and finite"),
             ("photo-gain", 0 < self.photo_gain < math.inf, "greater than 0, and finite"),
         ):
@@ -166,8 +143,7 @@ class Recipe:
     def sizes(self, vocabulary: int, feature: int) -> Sizes:
         """The decoder's widths, for so many words and features."""
         widths = (self.image_bottleneck, self.hidden, self.embedding, self.logit_bottleneck)
-        options = (self.photo, self.layers, self.maxout, self.tie)
-        return Sizes(vocabulary, feature, *widths, *options)
+        return Sizes(vocabulary, feature, *widths, self.photo)
 
 
 RECIPES = {

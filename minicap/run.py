@@ -63,10 +63,10 @@ class Run:
     progress: Progress = field(default_factory=Progress)
 
     def model(self) -> Model:
-        """The trainer's parameters, averaged as its recipe says, as a model."""
+        """The trainer's parameters as a model."""
         return Model(
             self.trainer.sizes,
-            self.trainer.average.mean(),
+            self.trainer.parameters,
             self.dataset.vocabulary,
             self.dataset.scaling,
             self.trainer.recipe.max_len,
@@ -159,7 +159,6 @@ class Run:
                     progress.seconds = seconds
                     self.save()
                     raise Interrupted
-            trainer.average.add()
             dev_loss, accuracy = trainer.evaluate(self.dataset.splits["dev"])
             if not math.isfinite(dev_loss):
                 raise Diverged(f"dev loss became {dev_loss} after step {trainer.adam.t}")

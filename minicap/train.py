@@ -64,7 +64,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     if chosen.resume:
         folder = Path(chosen.resume)
         _, about = checkpoint.load(folder / RUN, "run")
-        default = dataclasses.replace(from_json(about["options"]), resume=folder)
+        default = dataclasses.replace(from_json(about["options"], folder / RUN), resume=folder)
     else:
         name = chosen.recipe or ("flickr8k" if chosen.captions else "scenes")
         known: Any = name if name in RECIPES else "scenes"  # tyro refuses the other names
@@ -104,15 +104,20 @@ def to_json(options: Options) -> dict:
     return plain(dataclasses.asdict(options))
 
 
-def from_json(values: dict) -> Options:
-    """The inverse of `to_json`."""
-    paths = {name: values[name] and Path(values[name]) for name in ("out", "resume", "photos")}
-    files: dict[str, Any] = {
-        name: Path(value) if isinstance(value, str) else value
-        for name, value in values["data"].items()
+def from_json(values: dict, path: Path) -> Options:
+    """The inverse of `to_json`. UserError: options at `path` that are of another version."""
+
+    def paths(some: dict, *names: str) -> dict:
+        return {name: Path(some[name]) for name in names if some.get(name)}
+
+    data = values["data"] | paths(values["data"], *FILES)
+    nested = {
+        "data": checkpoint.options(DataFiles, data, path),
+        "settings": checkpoint.options(Recipe, values["settings"], path),
     }
-    nested = {"data": DataFiles(**files), "settings": Recipe(**values["settings"])}
-    return Options(**(values | paths | nested))
+    return checkpoint.options(
+        Options, values | paths(values, "out", "resume", "photos") | nested, path
+    )
 
 
 def flat(options: Options) -> dict:

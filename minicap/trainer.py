@@ -12,7 +12,6 @@ from types import ModuleType
 import numpy
 from threadpoolctl import ThreadpoolController
 
-from minicap.averaging import Average
 from minicap.backend import Array, to_device, to_host
 from minicap.data.batches import Batch, Photos
 from minicap.data.dataset import Split
@@ -22,7 +21,6 @@ from minicap.decoder import (
     caption_loss,
     draw_masks,
     initialise,
-    lstm_parts,
 )
 from minicap.errors import UserError
 from minicap.nn.adam import Adam, add_gradients, clip_scale
@@ -30,11 +28,10 @@ from minicap.nn.dropout import draw_mask
 from minicap.nn.parameters import Parameters
 from minicap.nn.scratch import Scratch
 from minicap.recipes import Recipe
-from minicap.scheduled_sampling import mixed_inputs
 from minicap.self_critical import Critic
 from minicap.workers import Workers, shared_zeros
 
-INITIAL, ORDER, SAMPLE, MASKS, VALIDATION, INPUTS = range(6)  # what a random stream is for
+INITIAL, ORDER, SAMPLE, MASKS, VALIDATION = range(5)  # what a random stream is for
 QUIET = numpy.errstate(all="ignore")  # a loss that is no number is looked for, and told once
 
 
@@ -88,7 +85,6 @@ class Trainer:
             recipe.epsilon,
             zeros,
         )
-        self.average = Average(self.parameters, recipe.average)
         self.workers = Workers(self.threads, self._call)
         self.scratch = [Scratch() for _ in range(self.threads)]
         self.blas = ThreadpoolController()
@@ -145,8 +141,6 @@ class Trainer:
         critical = isinstance(batch, Photos)
         if critical and place == (self.supervised, 0):
             self._sharpen()
-        if isinstance(batch, Batch) and self.recipe.scheduled_sampling:
-            batch = self._mixed(batch, place)
         counts = batch.counts
         shares = list(batch.split(self.threads))
         jobs = [(k, share, index, counts, place) for k, (share, index) in enumerate(shares)]
@@ -180,31 +174,11 @@ class Trainer:
     def _sharpen(self) -> None:
         """What stands at the start of self-critical training. Captions that are drawn from a model
         with dropout are poor, and little can be learned from them: all logits grow, so that the
-        likelier words become much likelier. And Adam forgets the gradients of another loss, and
-        the average its models."""
+        likelier words become much likelier. And Adam forgets the gradients of another loss."""
         self.parameters["token_logits"][...] /= self.recipe.temperature
-        if self.recipe.tie:  # words have grown with the kernel: the LSTM is to see no difference
-            _, _, Wb, _ = lstm_parts(self.parameters)
-            Wb[:-1] *= self.recipe.temperature
-        self.average.last = []
         self.adam.m[...] = 0
         self.adam.v[...] = 0
         self.adam.t = 0
-
-    def _mixed(self, batch: Batch, place: tuple) -> Batch:
-        """The batch as scheduled sampling has it, at this place of the run. Chances are drawn for
-        the whole batch, so that they are the same for any number of workers."""
-        done = (self.epoch + self.step / self.steps) / self.supervised
-        luck = self.stream(INPUTS, *place).random((2, len(batch.targets)))
-        ids = numpy.empty(len(batch.targets), batch.words.dtype)
-        shares = list(batch.split(self.threads))
-        jobs = [
-            (k, share, done * self.recipe.scheduled_sampling, luck[:, index["rows"]])
-            for k, (share, index) in enumerate(shares)
-        ]
-        for (_, index), found in zip(shares, self._run("_mix", jobs), strict=True):
-            ids[index["rows"]] = found
-        return batch.with_inputs(ids)
 
     def _run(self, method: str, jobs: list[tuple]) -> list:
         """The jobs' results. Workers that are threads share one limit of BLAS threads: it stands
@@ -214,15 +188,9 @@ class Trainer:
 
     @QUIET
     def _call(self, method: str, *job):
-        """What a worker does: one of the next five, with one BLAS thread."""
+        """What a worker does: one of the next four, with one BLAS thread."""
         with self.blas.limit(limits=1, user_api="blas"):
             return getattr(self, method)(*job)
-
-    def _mix(self, k: int, share: Batch, rate: float, luck: numpy.ndarray) -> numpy.ndarray:
-        """Worker k's inputs, (r,) ids, of which `rate` are the model's own words."""
-        self.scratch[k].reset()
-        empty = self.scratch[k].empty if self.xp is numpy else None
-        return mixed_inputs(self.parameters, batch_on(share, self.xp), rate, luck, empty)
 
     def _differentiate(
         self, k: int, share: Batch, index: dict, counts: dict, place: tuple
@@ -243,10 +211,8 @@ class Trainer:
             }
         self.scratch[k].reset()
         empty = self.scratch[k].empty if self.xp is numpy else None
-        share, smoothing = batch_on(share, self.xp), self.recipe.label_smoothing
-        loss, backward = caption_loss(
-            self.parameters, share, counts["rows"], masks, empty=empty, smoothing=smoothing
-        )
+        share = batch_on(share, self.xp)
+        loss, backward = caption_loss(self.parameters, share, counts["rows"], masks, empty=empty)
         backward(self.gradients[k])
         return loss
 
@@ -286,9 +252,8 @@ class Trainer:
         self.adam.update(self.gradients[0].flat, t, rate, scale, k, self.threads)
 
     def evaluate(self, split: Split) -> tuple[float, float]:
-        """Loss and next-word accuracy of the averaged parameters, without dropout and label
-        smoothing, as the recipe's `validation` says."""
-        p = self.average.mean()
+        """Loss and next-word accuracy without dropout, as the recipe's `validation` says."""
+        p = self.parameters
         if self.recipe.validation == "batches":
             size = min(self.recipe.batch_size, len(split.names))
             rng = self.stream(VALIDATION, self.epoch)
@@ -315,8 +280,6 @@ class Trainer:
     def state(self) -> tuple[dict[str, numpy.ndarray], dict]:
         """All that the rest of the run depends on: arrays, and what JSON can hold."""
         arrays = {"parameters": self.parameters.flat, "m": self.adam.m, "v": self.adam.v}
-        if self.average.last:
-            arrays["last"] = self.xp.stack(self.average.last)
         place = {"epoch": self.epoch, "step": self.step, "t": self.adam.t}
         return {name: to_host(array) for name, array in arrays.items()}, place
 
@@ -328,7 +291,6 @@ class Trainer:
             (self.adam.v, "v"),
         ):
             array[...] = to_device(arrays[name], self.xp)
-        self.average.last = [to_device(flat, self.xp) for flat in arrays.get("last", ())]
         self.epoch, self.step, self.adam.t = place["epoch"], place["step"], place["t"]
 
 

@@ -20,10 +20,9 @@ from minicap.backend import (
     to_host,
 )
 from minicap.generate import Rules, Writing, beam_search
-from minicap.gradcheck import ALL_OPTIONS, decoder_case, layer_cases
+from minicap.gradcheck import decoder_case, layer_cases
 from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.parameters import Parameters
-from minicap.scheduled_sampling import mixed_inputs
 from tests import strict_cupy, tiny
 
 
@@ -78,7 +77,7 @@ def test_every_layer(xp, case):
         assert_same(device_array, host_array)
 
 
-@pytest.mark.parametrize("widths", [{}, ALL_OPTIONS], ids=["usual", "all options"])
+@pytest.mark.parametrize("widths", [{}, {"photo": "always"}], ids=["usual", "all options"])
 def test_loss_gradients_clipping_and_adam(xp, widths):
     """Three steps of training with dropout, the parameters after each, and the hits."""
     p, batch, masks = decoder_case(numpy.random.default_rng(0), **widths)
@@ -102,7 +101,7 @@ def test_loss_gradients_clipping_and_adam(xp, widths):
         numpy.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("widths", [{}, ALL_OPTIONS], ids=["usual", "all options"])
+@pytest.mark.parametrize("widths", [{}, {"photo": "always"}], ids=["usual", "all options"])
 def test_writing(xp, widths):
     """The first state and two steps of writing."""
     p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5, **widths)
@@ -166,19 +165,8 @@ def test_writing_reads_two_arrays_from_the_device_in_each_step(monkeypatch, how)
         assert {d.name for d in strict_cupy.dtypes_made if d.kind == "f"} == {"float32"}
 
 
-def test_scheduled_sampling(xp):
-    """The same words, back on the host."""
-    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
-    luck = numpy.random.default_rng(1).random((2, len(batch.targets)))
-    expected = mixed_inputs(p, batch, 0.7, luck)
-    found = mixed_inputs(copy_of(p, xp), on_device(batch, xp), 0.7, luck)
-    assert isinstance(found, numpy.ndarray) and found.tolist() == expected.tolist()
-    assert found.tolist() != batch.words[batch.positions].tolist()
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("widths", [{}, ALL_OPTIONS], ids=["usual", "all options"])
-def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths, smoothing):
+@pytest.mark.parametrize("widths", [{}, {"photo": "always"}], ids=["usual", "photo always"])
+def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths):
     """The stand-in sees each array that is made: loss, gradients, clipping and Adam never touch
     float64, which would cost a GPU most of its speed."""
     for name, module in strict_cupy.modules().items():
@@ -191,7 +179,7 @@ def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths, 
     masks = {name: to_device(mask, xp) for name, mask in masks.items()}
     gradients = q.like()
     strict_cupy.dtypes_made.clear()
-    _, backward = decoder.caption_loss(q, batch, masks=masks, smoothing=smoothing)
+    _, backward = decoder.caption_loss(q, batch, masks=masks)
     backward(gradients)
     Adam(q.flat).step(gradients.flat, clip_scale(add_gradients([gradients.flat]), 0.1))
     features = xp.zeros((len(batch.words), 5), dtype="float32")
@@ -258,11 +246,10 @@ def test_a_training_step_waits_once(monkeypatch, tmp_path):
 def test_what_is_saved_of_a_run_lies_on_the_host(monkeypatch, tmp_path):
     for name, module in strict_cupy.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
-    data, of = tiny.dataset(tmp_path), tiny.recipe(average=2)
+    data, of = tiny.dataset(tmp_path), tiny.recipe()
     run = trainer.Trainer(of, tiny.sizes(data), 0, xp=device_module("cuda"))
     for batch in run.batches(data.splits["train"]):
         run.train_step(batch)
-    run.average.add()
     arrays, place = run.state()
     assert all(isinstance(array, numpy.ndarray) for array in arrays.values())
     again = trainer.Trainer(of, tiny.sizes(data), 0, xp=device_module("cuda"))

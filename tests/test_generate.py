@@ -158,7 +158,7 @@ def test_candidates_are_different_and_in_falling_order(seed, beams, alpha, max_w
             )
 
 
-OPTIONS = SHAPE | {"photo": "always", "layers": 2, "maxout": True, "tie": True, "embedding": 7}
+OPTIONS = SHAPE | {"photo": "always", "embedding": 7}
 
 
 def assert_scores_are_those_of_training(shape=SHAPE, **how):
@@ -189,7 +189,6 @@ def test_scores_of_a_beam_are_those_of_training():
         {"beams": 3, "block_ngrams": 2, "min_length": 3},
         {"temperature": 1.5, "top_p": 0.9},
         {"beams": 4, "shape": OPTIONS},
-        {"beams": 2, "shape": SHAPE | {"layers": 3}},
     ],
 )
 def test_scores_are_the_log_probabilities_that_training_knows(how):

@@ -39,11 +39,9 @@ def test_round_trip(path):
     assert checkpoint.load(path, "model")[1]["epoch"] == 3
 
 
-def test_a_model_with_every_option_makes_the_round_trip(path):
-    """Its shape and its captions come back."""
+def test_a_model_that_always_sees_the_photo_makes_the_round_trip(path):
     m = model()
-    options = {"photo": "always", "layers": 2, "maxout": True, "tie": True, "embedding": 7}
-    sizes = replace(m.sizes, **options)
+    sizes = replace(m.sizes, photo="always", embedding=7)
     parameters = initialise(sizes, numpy.random.default_rng(0))
     parameters.flat *= 4
     before = replace(m, sizes=sizes, parameters=parameters)
@@ -53,15 +51,34 @@ def test_a_model_with_every_option_makes_the_round_trip(path):
     assert after.write(FEATURES) == before.write(FEATURES) != m.write(FEATURES)
 
 
-def test_a_model_of_before_there_were_options_is_one_without_them(path):
-    m = model()
-    m.save(path)
+def saved_with(path, change):
+    """The tiny model, saved with other options in its description."""
+    model().save(path)
     arrays, about = checkpoint.load(path, "model")
-    for name in ("layers", "maxout", "tie"):
-        del about["sizes"][name]
+    change(about["sizes"])
     checkpoint.save(path, "model", arrays, about)
+
+
+def test_options_that_are_gone_and_were_off_change_nothing(path):
+    saved_with(path, lambda sizes: sizes.update(layers=1, maxout=False, tie=False))
     after = Model.load(path)
-    assert after.sizes == m.sizes and after.write(FEATURES) == m.write(FEATURES)
+    assert after.sizes == model().sizes and after.write(FEATURES) == model().write(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda sizes: sizes.update(layers=2), "was trained with --layers, which this version"),
+        (lambda sizes: sizes.update(tie=True), "was trained with --tie, which this version"),
+        (lambda sizes: sizes.update(heads=8), "has the option heads, which this version .* not"),
+        (lambda sizes: sizes.pop("photo"), "lacks the option photo, which this version"),
+    ],
+)
+def test_options_of_another_version_are_named_in_one_line(path, change, told):
+    saved_with(path, change)
+    with pytest.raises(UserError, match=told) as caught:
+        Model.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_captions_are_plain_words_within_the_length_it_was_trained_on():

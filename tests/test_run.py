@@ -130,14 +130,10 @@ def interrupt_after(monkeypatch, steps):
     monkeypatch.setattr(Trainer, "train_step", step)
 
 
-AVERAGED = {"average": 2, "label_smoothing": 0.1, "scheduled_sampling": 0.5}
-
-
-@pytest.mark.parametrize("more", [{}, AVERAGED], ids=["plain", "averaged"])
 @pytest.mark.parametrize("steps", [1, 3, 5, 8])
-def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps, more):
+def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps):
     """Four steps an epoch: in the first, in the middle, at the end of one; every bit counts."""
-    of = recipe(epochs=3, dropout=0.2, **more)
+    of = recipe(epochs=3, dropout=0.2)
     whole = new(of, "whole")
     whole.fit(quiet)
     first = new(of, "cut")
@@ -158,52 +154,6 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps,
 
 
 TWO_KINDS = {"epochs": 5, "self_critical": 2, "samples": 2, "average": 2, "learning_rate": 0.02}
-
-
-def test_the_mean_of_the_last_epochs_is_kept(new, monkeypatch):
-    """Of those of its kind alone, to the bit; training goes on from its own parameters."""
-    ends, kept = [], []
-    real = Trainer.evaluate
-
-    def evaluate(trainer, split):
-        ends.append(trainer.parameters.flat.copy())
-        kept.append(trainer.average.mean().flat.copy())
-        return real(trainer, split)
-
-    monkeypatch.setattr(Trainer, "evaluate", evaluate)
-    new(recipe(**TWO_KINDS | {"average": 1}), "plain").fit(quiet)
-    alone, ends[:] = [*ends], []
-    averaged = new(recipe(**TWO_KINDS), "averaged")
-    kept.clear()
-    averaged.fit(quiet)
-    for one, other in zip(alone, ends, strict=True):
-        assert one.tobytes() == other.tobytes()
-    groups = [ends[:1], ends[:2], ends[1:3], ends[3:4], ends[3:5]]  # the last two: self-critical
-    for mean, group in zip(kept, groups, strict=True):
-        assert mean.tobytes() == (sum(group) / len(group)).tobytes()
-    best = averaged.progress.best_epoch - 1
-    saved = Model.load(averaged.folder / MODEL).parameters
-    assert saved.flat.tobytes() == kept[best].tobytes()
-
-
-@pytest.mark.parametrize("steps", [2, 9, 12, 13, 16, 18])
-def test_a_run_that_averages_goes_on_as_if_it_had_not_stopped(new, monkeypatch, steps):
-    """Three epochs of four steps, then two self-critical ones: before, at and after the border."""
-    whole, cut = new(recipe(**TWO_KINDS), "whole"), new(recipe(**TWO_KINDS), "cut")
-    whole.fit(quiet)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, steps)
-        with pytest.raises(Interrupted):
-            cut.fit(quiet)
-    again = restored(new(recipe(**TWO_KINDS), "cut"))
-    again.fit(quiet)
-    for array, same in zip(whole.trainer.average.last, again.trainer.average.last, strict=True):
-        assert array.tobytes() == same.tobytes()
-    assert len(whole.trainer.average.last) == 2
-    for key in ("dev_loss", "dev_accuracy"):
-        assert [x[key] for x in again.progress.history] == [x[key] for x in whole.progress.history]
-    one, other = (Model.load(run.folder / MODEL) for run in (whole, again))
-    assert one.parameters.flat.tobytes() == other.parameters.flat.tobytes()
 
 
 @pytest.fixture

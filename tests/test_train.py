@@ -224,7 +224,7 @@ def test_resume_with_more_epochs_equals_all_at_once(command, out, tmp_path):
 def test_a_longer_self_critical_run_has_more_self_critical_epochs(command, out, tmp_path):
     """They begin where they began: the logits are sharpened once, and no epoch is an ordinary one
     again."""
-    words = ("--self-critical=1", "--choose=cider", "--samples=2", "--average=2")
+    words = ("--self-critical=1", "--choose=cider", "--samples=2")
     words += ("--temperature=0.25",)
     command(f"--out={out}", *words, "--epochs=2")
     status, text, _ = command("--resume", out, "--epochs=4", instead=True)
@@ -367,17 +367,11 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--embedding=-1",
         "--image-bottleneck=-1",
         "--logit-bottleneck=-1",
-        "--layers=0",
-        "--label-smoothing=1",
-        "--scheduled-sampling=1.1",
-        "--scheduled-sampling=nan",
-        "--average=0",
         "--threads=0",
         "--threads=1000000",
         "--epochs=1000000001",
         "--hidden=1000000000",
         "--image-bottleneck=1000000",
-        "--layers=101",
         "--seed=-1",
     ],
 )
@@ -386,36 +380,15 @@ def test_numbers_that_make_no_sense(command, out, option):
     assert not out.exists()
 
 
-def test_options_of_training_at_once(command, out):
-    """With two workers and self-critical epochs, resumed, and loaded."""
-    more = ("--label-smoothing=0.1", "--scheduled-sampling=0.5", "--average=2", "--dropout=0.2")
-    status, output, _ = command(
-        f"--out={out}", *more, "--epochs=3", "--self-critical=1", "--choose=cider", "--samples=2",
-        "--threads=2",
-    )  # fmt: skip
-    assert status == 0 and "label_smoothing 0.1, scheduled_sampling 0.5, average 2" in output
-    assert command(f"--resume={out}", "--epochs=4", instead=True)[0] == 0
-    assert len(Model.load(out / MODEL).vocabulary) > 4
-
-
-def test_tied_words_are_as_wide_as_what_the_last_layer_sees(command, out):
-    """Which is the bottleneck (7 here, and embeddings of 6) or, without it, the LSTM (8)."""
-    said = "--embedding must be equal to --logit-bottleneck (or to --hidden, where that is 0)"
-    one_line(command(f"--out={out}", "--tie"), said)
-    one_line(command(f"--out={out}", "--tie", "--embedding=7", "--logit-bottleneck=0"), said)
-    for n, words in enumerate((["--embedding=7"], ["--embedding=8", "--logit-bottleneck=0"])):
-        assert command(f"--out={out / str(n)}", "--tie", "--epochs=1", *words)[0] == 0
-
-
 def test_every_option_of_the_decoder_s_shape_at_once(command, out):
     """Trained, with dropout and self-critical epochs, resumed, and loaded."""
-    shape = ("--layers=3", "--maxout", "--tie", "--embedding=7", "--photo=always")
+    shape = ("--embedding=7", "--photo=always", "--image-bottleneck=0")
     more = ("--dropout=0.2", "--dropout-words=0.2", "--self-critical=1", "--samples=2")
     more += ("--choose=cider",)
     status, output, _ = command(f"--out={out}", *shape, *more, "--threads=2")
-    assert status == 0 and "layers 3, maxout True, tie True" in output
+    assert status == 0 and "photo always, image_bottleneck 0" in output
     sizes = Model.load(out / MODEL).sizes
-    assert (sizes.layers, sizes.maxout, sizes.tie, sizes.photo) == (3, True, True, "always")
+    assert (sizes.embedding, sizes.photo, sizes.image_bottleneck) == (7, "always", 0)
     assert command(f"--resume={out}", "--epochs=3", instead=True)[0] == 0
 
 

@@ -11,8 +11,7 @@ import pytest
 from minicap import checkpoint, workers
 from minicap import trainer as module
 from minicap.data.batches import pack
-from minicap.decoder import caption_loss, outputs
-from minicap.nn.dense import affine
+from minicap.decoder import caption_loss
 from minicap.self_critical import Critic
 from minicap.trainer import Diverged, Trainer, one_caption_each
 from tests.tiny import dataset, recipe, sizes
@@ -25,13 +24,6 @@ RECIPES = {
         sampling="photos",
         steps_per_epoch=7,
         validation="batches",
-    ),
-    "own words": recipe(
-        epochs=3,
-        dropout=0.3,
-        dropout_words=0.3,
-        label_smoothing=0.1,
-        scheduled_sampling=1.0,
     ),
 }
 
@@ -93,12 +85,11 @@ def test_the_same_seed_is_the_same_run_and_another_is_not(data):
     assert_same(runs[0], runs[1])
 
 
-@pytest.mark.parametrize("of", ["captions", "own words"])
 @pytest.mark.parametrize("threads", [2, 3, 9])
-def test_the_number_of_threads_changes_last_bits_only(data, threads, of):
+def test_the_number_of_threads_changes_last_bits_only(data, threads):
     """With dropout, so masks are the same for any number; also with more threads than captions."""
     split = data.splits["train"]
-    one, many = new(data, RECIPES[of]), new(data, RECIPES[of], threads=threads)
+    one, many = new(data), new(data, threads=threads)
     assert numpy.allclose(steps(one, split, 12), steps(many, split, 12), rtol=2e-5, atol=0)
     assert numpy.allclose(one.parameters.flat, many.parameters.flat, rtol=0, atol=2e-4)
 
@@ -356,63 +347,6 @@ def test_adam_takes_the_step_size_of_the_schedule(data):
         assert numpy.isclose(moved.max(), 0.01, rtol=1e-2)
 
 
-# Label smoothing and scheduled sampling
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_label_smoothing_is_of_training_not_of_dev_loss(data, threads):
-    split, of = data.splits["train"], recipe(label_smoothing=0.2)
-    plain, smoothed = new(data), new(data, of, threads=threads)
-    assert plain.evaluate(data.splits["dev"]) == smoothed.evaluate(data.splits["dev"])
-    batch = split.batch(numpy.arange(9))
-    gradients = plain.parameters.like()
-    loss, backward = caption_loss(plain.parameters, batch, smoothing=0.2)
-    backward(gradients)
-    assert math.isclose(smoothed.train_step(batch), loss, rel_tol=1e-6)
-    assert numpy.allclose(smoothed.adam.m, 0.1 * gradients.flat, rtol=1e-3, atol=1e-7)
-
-
-def test_the_share_of_own_words_rises_in_a_straight_line(data, monkeypatch):
-    """From 0, over the epochs before the self-critical ones, in which there are none."""
-    shares = []
-    real = module.mixed_inputs
-
-    def spy(p, batch, share, luck, empty):
-        shares.append(share)
-        return real(p, batch, share, luck, empty)
-
-    monkeypatch.setattr(module, "mixed_inputs", spy)
-    run = critical(data, epochs=4, self_critical=1, scheduled_sampling=0.6)
-    steps(run, data.splits["train"], 14)
-    assert run.epoch == 3 and run.step == 2  # both self-critical
-    assert numpy.allclose(shares, 0.6 * numpy.arange(12) / 12, rtol=1e-12)
-
-
-def test_no_step_draws_words_unless_it_is_asked_to(data, monkeypatch):
-    monkeypatch.setattr(module, "mixed_inputs", None)
-    steps(new(data), data.splits["train"], 10)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3, 9])
-def test_words_are_drawn_for_the_whole_batch(data, threads):
-    """The same ones for any number of workers, others at another place."""
-    of = RECIPES["own words"]
-    batch = data.splits["train"].batch(numpy.arange(9))
-    runs = new(data, of), new(data, of, threads=threads)
-    for run in runs:
-        run.epoch = 2
-    one, many = (run._mixed(batch, (2, 0)) for run in runs)
-    other = runs[1]._mixed(batch, (2, 1))
-
-    def inputs(batch):
-        return batch.words[batch.positions].tolist()
-
-    assert inputs(one) == inputs(many) != inputs(batch) and inputs(many) != inputs(other)
-    assert many.targets is batch.targets and many.sizes == batch.sizes
-    losses = [run.train_step(batch) for run in runs]
-    assert math.isclose(*losses, rel_tol=1e-6)
-
-
 # Self-critical epochs
 
 
@@ -454,14 +388,6 @@ def test_workers_draw_the_same_captions(data, threads):
     assert numpy.allclose(one.parameters.flat, many.parameters.flat, rtol=0, atol=1e-5)
 
 
-def test_label_smoothing_and_own_words_are_not_for_self_critical_epochs(data):
-    runs = critical(data), critical(data, label_smoothing=0.3, scheduled_sampling=1.0)
-    for run in runs:
-        run.epoch = 1
-        steps(run, data.splits["train"], 3)
-    assert_same(*runs)
-
-
 def test_logits_are_sharpened_once_and_adam_begins_anew(data):
     run = critical(data, self_critical_rate=1e-12)
     split = data.splits["train"]
@@ -472,41 +398,6 @@ def test_logits_are_sharpened_once_and_adam_begins_anew(data):
         steps(run, split, 2)
         assert numpy.allclose(run.parameters["token_logits"], before / 0.5, rtol=1e-4)
     assert run.epoch >= 1 and run.adam.t == 4  # of its own
-
-
-@pytest.mark.parametrize("photo", ["first", "always"])
-def test_tied_words_are_sharpened_where_they_are_guessed_and_not_where_they_are_read(data, photo):
-    """They are the same numbers: yet the layers below the last see what they saw, and all logits
-    are divided by the temperature."""
-    of = recipe(**(CRITICAL | {"tie": True, "embedding": 7, "photo": photo, "layers": 2}))
-    split, words = data.splits["train"], data.vocabulary
-    critic = Critic(split, words, of.max_len, of.samples, 1.0)
-    run = Trainer(of, of.sizes(len(words), split.features.shape[1]), 0, critic=critic)
-    steps(run, split, run.steps_in(split, run.epoch))
-    batch = split.batch(numpy.arange(7))
-
-    def seen():
-        y, _ = outputs(run.parameters, batch)
-        return y.copy(), affine(y, run.parameters["token_logits"])
-
-    y, logits = seen()
-    run.epoch, run.step = 1, 0
-    run._sharpen()
-    sharp_y, sharp_logits = seen()
-    assert numpy.allclose(sharp_y, y, rtol=0, atol=1e-6) and numpy.abs(y).max() > 0.1
-    assert numpy.allclose(sharp_logits, logits / 0.5, rtol=0, atol=1e-5)
-    assert numpy.abs(logits).max() > 0.1
-
-
-def test_threads_change_last_bits_only_with_every_option(data):
-    """Each worker adds its words' gradients to its own part of the last layer's."""
-    shape = {"layers": 2, "maxout": True, "tie": True, "embedding": 7, "photo": "always"}
-    of = recipe(dropout=0.3, dropout_words=0.3, **shape)
-    split = data.splits["train"]
-    of_sizes = of.sizes(len(data.vocabulary), split.features.shape[1])
-    one, many = (Trainer(of, of_sizes, 0, threads) for threads in (1, 3))
-    assert numpy.allclose(steps(one, split, 12), steps(many, split, 12), rtol=2e-5, atol=0)
-    assert numpy.allclose(one.parameters.flat, many.parameters.flat, rtol=0, atol=2e-4)
 
 
 def test_praised_captions_grow_likelier(data):

@@ -1,7 +1,7 @@
 """Captions of different lengths, packed: only real words, longest caption first, step by step."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy
 
@@ -27,11 +27,6 @@ class Batch:
         """N, D and R: {"captions": N, "words": D, "rows": R}."""
         captions, words, rows = self.features, self.words, self.targets
         return {"captions": len(captions), "words": len(words), "rows": len(rows)}
-
-    def with_inputs(self, ids: numpy.ndarray) -> "Batch":
-        """The same captions and targets, with other words as the inputs: ids (R,)."""
-        words, positions = numpy.unique(ids, return_inverse=True)
-        return replace(self, words=words, positions=positions)
 
     def split(self, workers: int) -> Iterator[tuple["Batch", dict[str, numpy.ndarray]]]:
         """As many words to each worker, as nearly as whole captions allow; captions of like

@@ -126,7 +126,6 @@ def lstm(
     U: Array,
     sizes: Sequence[int],
     empty: Callable | None = None,
-    step: Callable = lstm_step,
 ) -> tuple[Array, Callable]:
     """The cell along whole sequences that are packed.
 
@@ -134,8 +133,7 @@ def lstm(
     going at step t, and their rows follow those of step t - 1, R = sum(sizes) rows in all. A
     finished sequence has left the batch, so padding costs nothing.
     zx: (R, 4 H), the projected inputs x W + b; h0, c0: (N, H), N = sizes[0], in the sequences'
-    order; U: (H, 4 H); empty: makes the large arrays (minicap.nn.scratch); step: the cell, if it
-    is another (minicap.nn.maxout, with 5 H for 4 H).
+    order; U: (H, 4 H); empty: makes the large arrays (minicap.nn.scratch).
     Returns h (R, H) and backward(dh, out=None) -> dzx (R, 4 H), dh0, dc0 (N, H), dU (H, 4 H).
     """
     xp = array_module(zx)
@@ -148,7 +146,7 @@ def lstm(
         rows = slice(start, start + size)
         z = multiply_few_rows(h[:size], U, gates[rows])
         z += zx[rows]  # 1
-        h, c, step_backward = step(z, c[:size], out=z)  # 2
+        h, c, step_backward = lstm_step(z, c[:size], out=z)  # 2
         h_after[rows] = h
         steps.append((rows, step_backward))
         start += size

@@ -40,14 +40,8 @@ VARIANTS = {
     "step size neither rises nor falls": {"warm_up": 0.0, "decay": False},
     "dropout 0.3": {"dropout": 0.3},
     "no dropout": {"dropout": 0.0, "dropout_words": 0.0},
-    "label smoothing 0.1": {"label_smoothing": 0.1},
-    "scheduled sampling, up to 0.25": {"scheduled_sampling": 0.25},
-    "the mean of the last two epochs": {"average": 2},
     "LSTM of 512": {"hidden": 512},
-    "two layers": {"layers": 2},
-    "maxout": {"maxout": True},
     "a bottleneck of 200 before the last layer": {"logit_bottleneck": 200},
-    "words tied to the last layer (both 200 wide)": {"logit_bottleneck": 200, "tie": True},
     "batches of 64, half the step size": {"batch_size": 64, "learning_rate": 1e-3},
 }
 

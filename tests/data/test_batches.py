@@ -92,17 +92,6 @@ def test_the_layout_in_the_docstring():
     assert batch.sizes == [2, 2, 1]
 
 
-@given(captions(), st.integers(0, 2**32 - 1))
-def test_other_inputs_change_nothing_but_the_inputs(example, seed):
-    batch = pack(*example)
-    ids = numpy.random.default_rng(seed).integers(0, 6, len(batch.targets))
-    other = batch.with_inputs(ids)
-    assert_well_formed(other)
-    assert (other.words[other.positions] == ids).all()
-    for name in vars(batch).keys() - {"words", "positions"}:
-        assert getattr(other, name) is getattr(batch, name)
-
-
 @pytest.mark.gradcheck
 @given(captions())
 def test_padding_changes_no_bit(example):
