@@ -4,11 +4,17 @@ captioner = minicap.load("runs/scenes/model.safetensors")
 captioner.caption(["photo.jpg"])
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minicap.captioner import Captioner, load
     from minicap.errors import UserError
+
+if sys.argv[:1] == ["-m"]:  # `python -m minicap.train` is being imported, which takes a moment
+    from minicap.errors import interrupted_quietly
+
+    sys.excepthook = interrupted_quietly
 
 __version__ = "0.1.0"
 __all__ = ["Captioner", "UserError", "load"]

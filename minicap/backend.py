@@ -5,14 +5,14 @@ the two have in common; the few things that they do differently stand here.
 """
 
 import functools
-import importlib
-import os
 import sys
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy
+from threadpoolctl import ThreadpoolController
 
 from minicap.errors import UserError
 
@@ -20,23 +20,37 @@ Array = Any  # numpy.ndarray or cupy.ndarray
 DEVICES = ("cpu", "cuda")
 
 
-def blas_note() -> str:
-    """One line if NumPy's matrix products run with instructions older than the processor's, which
-    may halve the speed of everything; else "". (The environment can force that on OpenBLAS.)"""
-    from threadpoolctl import threadpool_info
+class _BlasLimit:
+    """One BLAS thread for as long as anyone needs it.
 
-    modern = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # OpenBLAS' kernels for AVX-512
-    # What numpy.show_runtime() shows:
-    has = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
-    kernels = {i["architecture"] for i in threadpool_info() if i.get("internal_api") == "openblas"}
-    if not has.get("AVX512_SKX") or not kernels or kernels & modern:
-        return ""
-    forced = os.environ.get("OPENBLAS_CORETYPE")
-    return (
-        f"OpenBLAS multiplies with its {'/'.join(kernels)} kernel, though this processor has "
-        "AVX-512: up to half the speed is lost"
-        + (f"; OPENBLAS_CORETYPE={forced} says so: unset it" if forced else "")
-    )
+    The limit belongs to the process. If each user restored what it had found, two that overlap
+    could leave it at one for good. So the first to enter sets it and the last to leave undoes it.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.users = threading.Lock(), 0
+        self.limit: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.users:
+                self.limit = blas().limit(limits=1)
+            self.users += 1
+
+    def __exit__(self, *error) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.limit.restore_original_limits()
+
+
+one_blas_thread = _BlasLimit()
+
+
+@functools.cache
+def blas() -> ThreadpoolController:
+    """The BLAS libraries of this process; to find them takes half a millisecond."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def array_module(x: Array) -> ModuleType:

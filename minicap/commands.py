@@ -1,11 +1,16 @@
 """What all commands share: their errors are one line each."""
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable
 
 from minicap.errors import UserError, plain
+
+# What writing to a full or broken standard output fails with. (Files name themselves.) Other calls
+# that name no file, a fork for example, fail with other numbers.
+OUTPUT_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 def cpu_count() -> int:
@@ -41,8 +46,10 @@ def run(command: Callable[[], int | None]) -> None:
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        where = plain(error.filename or "the output cannot be written")
-        print(f"error: {where}: {error.strerror or error}", file=sys.stderr)
-        if not error.filename:  # our output: at its end Python would try to write it once more
+        where = "" if error.filename is None else f"{plain(error.filename)}: "
+        if error.filename is None and error.errno in OUTPUT_FAILS:
+            where = "the output cannot be written: "
+            # At its end Python would try to write it once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)

@@ -21,6 +21,7 @@ from minicap.nn.dropout import draw_mask, dropout
 from minicap.nn.embedding import embedding
 from minicap.nn.initial import glorot_uniform
 from minicap.nn.lstm import lstm, lstm_step
+from minicap.nn.once import once
 from minicap.nn.parameters import Parameters
 
 IMAGE_LAYERS = ("img_embed_to_bottleneck", "img_embed_bottleneck_to_h0")
@@ -116,6 +117,7 @@ def dense_layers(
             x, back_dense = dense(x, p[name], elu)  # 2
             ways.append((name, back_dropout, back_dense))
 
+    @once
     def backward(dx: Array, gradients: Mapping[str, Array], need_dx: bool = True):
         while ways:
             name, back_dropout, back_dense = ways.pop()
@@ -157,6 +159,7 @@ def outputs(
     y, back_bottleneck = dense_layers(p, WORD_LAYERS, h, masks)  # 8
     y, back_dropout_y = dropout(y, masks.get("token_logits"))  # 9
 
+    @once
     def backward(dy: Array, gradients: Mapping[str, Array]) -> None:
         dV, dU, dWb, _ = lstm_parts(gradients)
         dy = back_dropout_y(dy)  # from 9
@@ -196,6 +199,7 @@ def caption_loss(
         y, p["token_logits"], batch.targets, batch.weights, divisor, hits, empty
     )  # 2
 
+    @once
     def backward(gradients: Mapping[str, Array]) -> None:
         dy, _ = back_loss(out=gradients["token_logits"])  # from 2
         back_outputs(dy, gradients)  # from 1

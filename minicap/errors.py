@@ -1,6 +1,7 @@
 """Errors that are a user's to mend: one line that says what, where and what to do."""
 
 import re
+import sys
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -19,4 +20,16 @@ class UnusableImage(UserError):
 
     def __init__(self, name: object, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
-        self.reason = reason
+        self.name, self.reason = name, reason
+
+    def __reduce__(self):
+        """Pickled as it was made: exceptions are otherwise rebuilt from their message alone."""
+        return type(self), (self.name, self.reason)
+
+
+def interrupted_quietly(kind, error, traceback) -> None:
+    """An excepthook: one word for Ctrl-C while a command is being imported."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)

@@ -2,7 +2,7 @@
 
 import gzip
 import os
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,16 +30,14 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             raise UserError(f"cannot write {path}: this is no ordinary file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        temporary = Path(name)
+        name = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        name.touch(exist_ok=False)  # with the permissions that a new file has here
+        temporary = name
         yield temporary
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        mode = path.stat().st_mode if path.exists() else 0o666 & ~umask
-        os.chmod(temporary, mode & 0o777)  # mkstemp's own 0600 would hide it from others
+        if path.exists():
+            os.chmod(temporary, path.stat().st_mode & 0o777)
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy
 from numpy.lib.stride_tricks import sliding_window_view
-from threadpoolctl import ThreadpoolController
 
-from minicap.backend import Array, array_module, to_device, to_host
+from minicap.backend import Array, array_module, blas, one_blas_thread, to_device, to_host
 from minicap.choosing import candidates, draw, given, likeliest
 from minicap.decoder import first_state, next_word
 from minicap.errors import UserError
@@ -155,7 +154,7 @@ def beam_search(
     threads = min(groups, _blas_threads()) if xp is numpy else 1
     if threads > 1:
         groups = -(-groups // threads) * threads  # as much work for each
-        with _blas().limit(limits=1), ThreadPoolExecutor(threads) as pool:
+        with one_blas_thread, ThreadPoolExecutor(threads) as pool:
             found = pool.map(search, numpy.array_split(numpy.arange(len(pictures)), groups))
     else:
         found = map(search, numpy.array_split(numpy.arange(len(pictures)), max(groups, 1)))
@@ -163,13 +162,8 @@ def beam_search(
     return [sum(written[n : n + copies], []) for n in range(0, len(written), copies)]
 
 
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")  # takes half a millisecond: once
-
-
 def _blas_threads() -> int:
-    return max((library.num_threads for library in _blas().lib_controllers), default=1)
+    return max((library.num_threads for library in blas().lib_controllers), default=1)
 
 
 def _search(

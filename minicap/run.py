@@ -121,9 +121,12 @@ class Run:
             unit="batch",
             dynamic_ncols=True,
         )
-        with bar, interruptible() as interrupted:
-            while not self.finished():
-                self.epoch(bar, interrupted, tell)
+        try:
+            with bar, interruptible() as interrupted:
+                while not self.finished():
+                    self.epoch(bar, interrupted, tell)
+        finally:
+            trainer.workers.stop()
 
     def stalled(self) -> bool:
         """Was there no better epoch for `patience` epochs?"""
@@ -219,7 +222,10 @@ class Run:
 @contextmanager
 def interruptible() -> Iterator[list]:
     """A list that is no longer empty once Ctrl-C was pressed (or SIGTERM came): the step under
-    way is finished first. A second Ctrl-C stops at once. Outside the main thread: never."""
+    way is finished first. A second Ctrl-C stops at once. Outside the main thread: never.
+
+    A signal that is ignored stays ignored: a shell starts `train &` so, and Ctrl-C is not meant
+    for it."""
     asked: list[int] = []
 
     def ask(number, _frame):
@@ -228,7 +234,11 @@ def interruptible() -> Iterator[list]:
         asked.append(number)
 
     try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, ask)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
     except ValueError:  # signals belong to the main thread
         before = {}
     try:

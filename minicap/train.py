@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from minicap import checkpoint, commands
-from minicap.backend import blas_note, device_module
+from minicap.backend import device_module
 from minicap.data.captions import find_names
 from minicap.data.dataset import DataFiles, load_dataset
 from minicap.encoder.photos import Photos, find_photos
@@ -151,6 +152,11 @@ def main(arguments: list[str] | None = None) -> int | None:
     if photos:  # names in doubt are told now, and not after the training
         find_names(names_to_show(dataset), photos.names)
     train = dataset.splits["train"]
+    if recipe.choose == "cider" and len(dataset.splits["dev"].names) < 2:
+        raise UserError(
+            "--choose cider needs two dev photos or more: with one, CIDEr is always 0 "
+            "and chooses nothing. Add photos to dev, or use --choose loss"
+        )
     sizes = recipe.sizes(len(dataset.vocabulary), train.features.shape[1])
     critic = None
     if recipe.self_critical:
@@ -168,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int | None:
     )
     print(f"data      {counts}")
     print(f"          {len(dataset.vocabulary):,} words, {sizes.feature:,} features a picture")
-    for note in filter(None, [*dataset.notes, blas_note() if options.device == "cpu" else ""]):
+    for note in dataset.notes:
         print(f"note      {note}")
     print(
         f"decoder   {trainer.parameters.flat.size:,} parameters, {options.device}, "
@@ -204,6 +210,13 @@ def finish(run: Run, options: Options, photos: Photos | None) -> None:
     else:
         lines, entries = [], []
     print(*lines, sep="\n", end="\n" if lines else "")
+    best = min(line["dev_loss"] for line in run.progress.history)
+    untrained = math.log(len(run.dataset.vocabulary))
+    if best > untrained:
+        print(
+            f"warning   the best dev loss, {best:,.2f}, is worse than an untrained model's, "
+            f"{untrained:.2f}: lower --learning-rate"
+        )
     for path in write_report(run.folder, run.progress.history, entries):
         print(f"picture   {path}")
     kept = run.folder / MODEL

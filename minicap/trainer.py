@@ -10,9 +10,8 @@ from dataclasses import replace
 from types import ModuleType
 
 import numpy
-from threadpoolctl import ThreadpoolController
 
-from minicap.backend import Array, to_device, to_host
+from minicap.backend import Array, blas, one_blas_thread, to_device, to_host
 from minicap.data.batches import Batch, Photos
 from minicap.data.dataset import Split
 from minicap.decoder import (
@@ -87,7 +86,6 @@ class Trainer:
         )
         self.workers = Workers(self.threads, self._call)
         self.scratch = [Scratch() for _ in range(self.threads)]
-        self.blas = ThreadpoolController()
 
     def stream(self, purpose: int, *place: int) -> numpy.random.Generator:
         """The random stream for one purpose at one place of the run."""
@@ -181,16 +179,14 @@ class Trainer:
         self.adam.t = 0
 
     def _run(self, method: str, jobs: list[tuple]) -> list:
-        """The jobs' results. Workers that are threads share one limit of BLAS threads: it stands
-        before the first of them looks, so that each puts back what it found, whoever ends last."""
-        with self.blas.limit(limits=1, user_api="blas"):
+        """The jobs' results, each with one BLAS thread, which helpers that are forked inherit."""
+        with one_blas_thread:
             return self.workers.run(method, jobs)
 
     @QUIET
     def _call(self, method: str, *job):
-        """What a worker does: one of the next four, with one BLAS thread."""
-        with self.blas.limit(limits=1, user_api="blas"):
-            return getattr(self, method)(*job)
+        """What a worker does: one of the next four."""
+        return getattr(self, method)(*job)
 
     def _differentiate(
         self, k: int, share: Batch, index: dict, counts: dict, place: tuple
@@ -273,7 +269,7 @@ class Trainer:
     def _loss_and_hits(self, p: Parameters, batch: Batch) -> tuple[float, int, int]:
         batch = batch_on(batch, self.xp)
         hits = self.xp.empty(batch.targets.shape, dtype=bool)
-        with self.blas.limit(limits=self.threads, user_api="blas"):
+        with blas().limit(limits=self.threads):
             loss, _ = caption_loss(p, batch, 1, hits=hits)
         return float(loss), int(hits.sum()), len(hits)
 

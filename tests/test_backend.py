@@ -1,5 +1,6 @@
 """The one place that knows NumPy from CuPy. (What runs on a device: test_device.py.)"""
 
+import contextlib
 import sys
 import types
 
@@ -9,8 +10,9 @@ import pytest
 from minicap.backend import (
     add_rows,
     array_module,
-    blas_note,
+    blas,
     device_module,
+    one_blas_thread,
     to_device,
     to_host,
 )
@@ -74,14 +76,20 @@ def test_an_unknown_device_is_named():
         device_module("tpu")
 
 
-@pytest.mark.parametrize(
-    ("kernel", "avx512", "told"),
-    [("Haswell", True, True), ("SkylakeX", True, False), ("Haswell", False, False)],
-)
-def test_a_slow_kernel_is_told(monkeypatch, kernel, avx512, told):
-    info = [{"internal_api": "openblas", "architecture": kernel}]
-    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: info)
-    features = numpy._core._multiarray_umath.__cpu_features__
-    monkeypatch.setitem(features, "AVX512_SKX", avx512)
-    monkeypatch.setenv("OPENBLAS_CORETYPE", kernel)
-    assert (f"OPENBLAS_CORETYPE={kernel}" in blas_note()) == told == bool(blas_note())
+def test_one_blas_thread_for_as_long_as_anyone_needs_it():
+    """Two users that overlap: whoever leaves last, the number of before comes back."""
+    if not blas().lib_controllers:
+        pytest.skip("NumPy's BLAS is not known to threadpoolctl")
+
+    def threads():
+        return {library.num_threads for library in blas().lib_controllers}
+
+    with blas().limit(limits=2):
+        first, second = contextlib.ExitStack(), contextlib.ExitStack()
+        first.enter_context(one_blas_thread)
+        second.enter_context(one_blas_thread)
+        assert threads() == {1}
+        first.close()
+        assert threads() == {1}
+        second.close()
+        assert threads() == {2}

@@ -1,13 +1,17 @@
 """What all commands share: how they end."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
 
 from minicap import commands
 from minicap.errors import UnusableImage, UserError, plain
+
+ROOT = Path(__file__).parents[1]
 
 
 def ends(command, capsys):
@@ -66,11 +70,34 @@ def test_output_that_cannot_be_written_is_one_line():
     )
 
 
+def test_a_fork_that_fails_is_not_blamed_on_the_output():
+    """Nor is what was printed lost."""
+    code = (
+        "import errno, os\nfrom minicap import commands\n"
+        "def fork():\n    print('so far')\n"
+        "    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))\n"
+        "commands.run(fork)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "so far\n")
+    assert done.stderr == "error: Cannot allocate memory\n"
+
+
 def test_a_file_that_cannot_be_read_is_named(capsys, tmp_path):
     with pytest.raises(SystemExit) as caught:
         commands.run((tmp_path / "none").read_text)
     assert caught.value.code == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
+
+
+def test_ctrl_c_while_a_command_is_imported_is_one_word(tmp_path):
+    """NumPy, which every command imports, is slow to load here, and interrupted."""
+    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "minicap.train"], capture_output=True, text=True, env=environment
+    )
+    assert done.stderr == "interrupted\n" and done.returncode != 0
 
 
 def test_a_bug_does_show_one():

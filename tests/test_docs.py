@@ -33,7 +33,9 @@ def test_a_name_that_is_gone_is_an_error():
 def test_a_piece_of_source_is_taken_as_it_stands():
     assert snippets.source("minicap.nn.lstm", "FORGET_BIAS") == "FORGET_BIAS = 1.0\n"
     inner = snippets.source("minicap.nn.dense", "elu.backward")
-    assert inner.startswith("def backward(dy") and inner.splitlines()[-1].startswith("    return")
+    assert inner.startswith("@once\ndef backward(dy") and inner.splitlines()[-1].startswith(
+        "    return"
+    )
     assert snippets.source("minicap.decoder", "Sizes").startswith("@dataclass(frozen=True)\nclass")
 
 

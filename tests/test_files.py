@@ -71,7 +71,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("function", ["mkstemp", "fsync", "replace"])
+@pytest.mark.parametrize("function", ["Path.touch", "os.fsync", "os.replace"])
 def test_whatever_call_fails_the_old_file_stays(tmp_path, monkeypatch, function):
     path = tmp_path / "x"
     write_text(path, "old")
@@ -79,7 +79,7 @@ def test_whatever_call_fails_the_old_file_stays(tmp_path, monkeypatch, function)
     def fail(*_, **__):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(f"{'tempfile' if function == 'mkstemp' else 'os'}.{function}", fail)
+    monkeypatch.setattr(f"pathlib.{function}" if "Path" in function else function, fail)
     with pytest.raises(UserError, match="x: Input/output error; nothing that was there is lost"):
         write_text(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
@@ -131,3 +131,35 @@ def test_what_is_wrong_is_said_with_the_line(tmp_path):
 def test_lines_end_where_files_end_them(tmp_path):
     (tmp_path / "x").write_bytes("a\r\nb\rc\nd\u2028\x0ce".encode())
     assert read_lines(tmp_path / "x", "list") == ["a", "b", "c", "d\u2028\x0ce"]
+
+
+def test_no_other_thread_writes_with_open_permissions(tmp_path, monkeypatch):
+    """To ask for the umask is to set it, for the whole process, for a moment: it is never asked."""
+    monkeypatch.setattr(os, "umask", None)
+    write_text(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "new"
+
+
+def test_a_compressed_text_comes_back(tmp_path):
+    write_text(tmp_path / "x.gz", "a\nä\n")
+    assert (tmp_path / "x.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert read_lines(tmp_path / "x.gz", "text") == ["a", "ä", ""]
+
+
+@pytest.mark.parametrize("content", [b"plain text", b"", b"\x1f\x8b\x08", "cut"])
+def test_a_broken_gzip_file_is_one_line(tmp_path, content):
+    path = tmp_path / "x.gz"
+    write_text(path, "word " * 1000)
+    path.write_bytes(path.read_bytes()[:-9] if content == "cut" else content)
+    if content == b"":
+        assert read_text(path, "text") == ""  # as gzip has it
+        return
+    with pytest.raises(UserError, match="x.gz: damaged, or not a gzip file"):
+        read_text(path, "text")
+
+
+def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("minicap.files.LARGEST_TEXT", 1000)
+    write_text(tmp_path / "x.gz", "a" * 1001)
+    with pytest.raises(UserError, match="would unpack to more than 1,000 bytes"):
+        read_text(tmp_path / "x.gz", "text")

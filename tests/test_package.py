@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import importlib
+import pickle
 import re
 import subprocess
 import sys
@@ -121,6 +123,23 @@ def test_no_pickle_no_eval_no_shell():
                 assert settings.get("shell", "False") == "False", name
                 assert settings.get("allow_pickle", "False") == "False", name
                 assert not re.fullmatch(r"(np|numpy)\.load", called) or "allow_pickle" in settings
+
+
+def test_every_exception_can_be_pickled():
+    """As a user's pool of processes does with the one that a bad photo raises."""
+    found = set()
+    for name, tree in MODULES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                known = getattr(importlib.import_module(name), node.name)
+                if issubclass(known, BaseException):
+                    found.add(known)
+    assert {"UserError", "UnusableImage", "Diverged"} <= {known.__name__ for known in found}
+    for known in found:
+        own = "__init__" in vars(known)
+        error = known("a.jpg", "broken") if own else known("broken")
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is known and str(again) == str(error) and vars(again) == vars(error)
 
 
 def loaded_after(code, *words):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -28,12 +29,13 @@ def data(tmp_path_factory):
 def new(data, tmp_path):
     """A new run; each in a folder of its own."""
 
-    def make(of=None, name="run", on=data):
+    def make(of=None, name="run", on=data, threads=1):
         of = of or recipe()
         critic = None
         if of.self_critical:
             critic = Critic(on.splits["train"], on.vocabulary, of.max_len, of.samples, 0.0)
-        return Run(tmp_path / name, Trainer(of, sizes(on), 0, critic=critic), on, {"seed": 0})
+        trainer = Trainer(of, sizes(on), 0, threads, critic=critic)
+        return Run(tmp_path / name, trainer, on, {"seed": 0})
 
     return make
 
@@ -292,3 +294,39 @@ def test_a_self_critical_run_keeps_the_epoch_of_the_greatest_cider(tmp_path):
     assert "train reward" in told[-4] and "photos/s" in told[-4] and "dev CIDEr-D" in told[-4]
     assert (tmp_path / "model.safetensors").exists()
     assert write_report(tmp_path, run.progress.history, []) == [tmp_path / "loss.png"]
+
+
+def test_no_worker_outlives_the_training(new):
+    run = new(recipe(epochs=1), "run", threads=2)
+    before = set(multiprocessing.active_children())
+    run.fit(quiet)
+    assert set(multiprocessing.active_children()) <= before and not run.trainer.workers.helpers
+
+
+def test_an_ignored_ctrl_c_stays_ignored(new):
+    """As a shell starts `train &` in a script: its Ctrl-C is meant for something else."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible() as asked:
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_evaluated_parameters_are_the_saved_ones(new, monkeypatch):
+    """Of the best epoch, bit for bit: not those before it, nor those that training went on to."""
+    evaluated = []
+    losses = iter([3.0, 1.0, 2.0])
+
+    def evaluate(trainer, split):
+        evaluated.append(trainer.parameters.flat.copy())
+        return next(losses), 0.5
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    run = new(recipe(epochs=3, patience=0, learning_rate=0.05))
+    run.fit(quiet)
+    saved = Model.load(run.folder / MODEL).parameters.flat
+    assert saved.tobytes() == evaluated[1].tobytes()
+    assert len({parameters.tobytes() for parameters in evaluated}) == 3

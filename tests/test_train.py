@@ -496,3 +496,43 @@ def test_output_that_nobody_reads(files, out):
     error = child.stderr.read()
     child.stderr.close()
     assert child.wait() != 0 and "Traceback" not in error
+
+
+def test_a_run_that_is_worse_than_no_training_says_so(command, out):
+    status, output, _ = command(f"--out={out}", "--learning-rate=30", "--epochs=1")
+    assert status == 0
+    assert "warning   the best dev loss, " in output and "lower --learning-rate" in output
+    output = command(f"--out={out}-2", "--epochs=1")[1]
+    assert "warning" not in output
+
+
+def test_cider_cannot_choose_by_one_photo(command, files, out):
+    files.dev_split.write_text(files.dev_split.read_text().split()[0] + "\n")
+    one_line(command(f"--out={out}", "--choose=cider"), "two dev photos or more", "--choose loss")
+    assert command(f"--out={out}", "--choose=loss", "--epochs=1")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda about: about["options"]["settings"].update(layers=2), "trained with --layers"),
+        (lambda about: about["options"]["settings"].update(odd=1), "has the option odd"),
+        (lambda about: about["options"]["settings"].pop("dropout"), "lacks the option dropout"),
+        (lambda about: about["options"].update(odd=1), "has the option odd"),
+        (lambda about: about["options"]["data"].pop("dev_fraction"), "lacks the option dev_frac"),
+    ],
+)
+def test_a_run_of_another_version_is_one_line(command, out, change, told):
+    command(f"--out={out}", "--epochs=1")
+    arrays, about = checkpoint.load(out / RUN, "run")
+    change(about)
+    checkpoint.save(out / RUN, "run", arrays, about)
+    one_line(command("--resume", out, instead=True), told, out / RUN)
+
+
+def test_a_run_that_had_removed_options_off_goes_on(command, out):
+    command(f"--out={out}", "--epochs=1")
+    arrays, about = checkpoint.load(out / RUN, "run")
+    about["options"]["settings"] |= {"layers": 1, "tie": False, "average": 1, "label_smoothing": 0}
+    checkpoint.save(out / RUN, "run", arrays, about)
+    assert command("--resume", out, "--epochs=2", instead=True)[0] == 0

@@ -10,8 +10,9 @@ import pytest
 
 from minicap import checkpoint, workers
 from minicap import trainer as module
+from minicap.backend import blas
 from minicap.data.batches import pack
-from minicap.decoder import caption_loss
+from minicap.decoder import Sizes, caption_loss, draw_masks
 from minicap.self_critical import Critic
 from minicap.trainer import Diverged, Trainer, one_caption_each
 from tests.tiny import dataset, recipe, sizes
@@ -98,7 +99,7 @@ def test_threads_put_back_how_many_threads_blas_has(data, monkeypatch):
     """Each of them sets one for all, and puts back what it found: which must not be another's."""
     monkeypatch.setattr(workers, "FORK", False)
     run, begun = new(data, threads=2), threading.Barrier(2)
-    run.blas.limit(limits=2, user_api="blas")
+    before = blas().limit(limits=2)
     real = run._differentiate
 
     def meeting(*job):
@@ -109,7 +110,9 @@ def test_threads_put_back_how_many_threads_blas_has(data, monkeypatch):
 
     monkeypatch.setattr(run, "_differentiate", meeting)
     run.train_step(data.splits["train"].batch(numpy.arange(7)))
-    assert all(pool["num_threads"] == 2 for pool in run.blas.select(user_api="blas").info())
+    found = {library.num_threads for library in blas().lib_controllers}
+    before.restore_original_limits()
+    assert found <= {2}
 
 
 def test_each_worker_gets_its_part_of_the_same_masks(data, monkeypatch):
@@ -407,3 +410,63 @@ def test_praised_captions_grow_likelier(data):
     run.epoch = 1
     rewards = [-loss for loss in steps(run, data.splits["train"], 60)]
     assert numpy.mean(rewards[-10:]) > 1.3 * numpy.mean(rewards[:10])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_each_dropout_rate_is_for_its_own_layers(data, monkeypatch, threads):
+    """One of them alone: the masks that reach the decoder are of its layers and no others."""
+    batch = data.splits["train"].batch(numpy.arange(9))
+    real, seen = module.caption_loss, []
+
+    def spy(p, share, divisor, masks, **more):
+        seen.append(masks)
+        return real(p, share, divisor, masks, **more)
+
+    monkeypatch.setattr(module, "caption_loss", spy)
+    for rates, layers in (
+        ({"dropout_words": 0.5}, {"lstm"}),
+        ({"dropout": 0.5}, {"features", "img_embed_bottleneck_to_h0", "token_logits_bottleneck",
+                            "token_logits"}),
+    ):  # fmt: skip
+        seen.clear()
+        new(data, recipe(**rates), threads=threads).train_step(batch)
+        assert seen and all(masks.keys() == layers for masks in seen)
+        assert all((mask == 0).any() for masks in seen for mask in masks.values())
+
+
+def test_each_dropout_rate_is_as_high_as_it_says():
+    rng, of = numpy.random.default_rng(0), Sizes(9, 40, 40, 40, 40, 40)
+    counts = {"captions": 100, "words": 100, "rows": 100}
+    masks = draw_masks(rng, 0.2, 0.7, of, counts)
+    for name, mask in masks.items():
+        assert abs((mask == 0).mean() - (0.7 if name == "lstm" else 0.2)) < 0.05, name
+
+
+def test_the_step_size_of_every_step_of_both_kinds_of_epoch(data):
+    """Two epochs, then two self-critical ones, whose schedule starts again with their own rate."""
+    split = data.splits["train"]
+    run = critical(
+        data, epochs=4, self_critical=2, warm_up=0.5, learning_rate=0.1, self_critical_rate=0.01
+    )
+    seen = []
+    for run.epoch in range(4):
+        run.step = 0
+        run.steps = run.steps_in(split, run.epoch)
+        while run.step < run.steps:
+            seen.append((run.epoch, run.step, run.steps, run.learning_rate()))
+            run.step += 1
+    for epoch, step, count, found in seen:
+        rate, done = (0.1, epoch) if epoch < 2 else (0.01, epoch - 2)
+        risen = min(1, (done + (step + 1) / count) / 0.5)
+        fallen = 1 - (done + step / count) / 2
+        assert found == pytest.approx(rate * risen * fallen, rel=1e-12), (epoch, step)
+
+
+def test_adam_takes_the_self_critical_step_size(data):
+    """In its first step, which begins with the logits sharpened, as the last test of its kind."""
+    run = critical(data, self_critical_rate=0.01, decay=False, temperature=1.0)
+    run.epoch = 1
+    before = run.parameters.flat.copy()
+    steps(run, data.splits["train"], 1)
+    moved = numpy.abs(run.parameters.flat - before)
+    assert numpy.isclose(moved.max(), 0.01, rtol=1e-2)

@@ -1,9 +1,11 @@
 """Workers: jobs side by side, in processes and in threads."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy
@@ -122,4 +124,61 @@ def test_helpers_ignore_signals_and_end_with_their_pipe(number):
     assert crew.run("pid", [(0,), (1,), (2,)])[1:] == helpers
     crew.stop()
     for helper in helpers:
-        os.waitpid(helper, 0)  # returns when it has ended
+        with pytest.raises(ProcessLookupError):
+            os.kill(helper, 0)
+
+
+@pytest.mark.skipif(not workers.FORK, reason="processes are for systems that fork safely")
+def test_stopping_one_crew_ends_it_while_another_lives():
+    """The younger one's helpers have inherited the pipes of the older one's."""
+    older, younger = (Workers(2, lambda method, number: os.getpid()) for _ in range(2))
+    (_, old), (_, young) = (crew.run("pid", [(0,), (1,)]) for crew in (older, younger))
+    older.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(old, 0)
+    assert younger.run("pid", [(0,), (1,)])[1] == young
+    younger.stop()
+
+
+def in_a_pool(number):
+    crew = Workers(2, lambda method, n: n + number)
+    try:
+        return crew.run("add", [(0,), (10,)])
+    finally:
+        crew.stop()
+
+
+@pytest.mark.skipif(not workers.FORK, reason="processes are for systems that fork safely")
+def test_workers_work_inside_a_pool_of_processes():
+    """Which are daemonic, and may have no children of their own."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(in_a_pool, [1, 2]) == [[1, 11], [2, 12]]
+
+
+class Unpicklable(Exception):
+    def __init__(self, pipe, reason):
+        super().__init__(reason)
+        self.lock = threading.Lock()
+
+
+@pytest.mark.skipif(not workers.FORK, reason="processes are for systems that fork safely")
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (lambda: 1 // 0, (ZeroDivisionError, "by zero")),
+        (lambda: Unpicklable(1, "odd"), (RuntimeError, "Unpicklable: odd")),
+    ],
+)
+def test_a_bug_in_a_helper_shows_its_own_traceback(error, shown):
+    """Also where its exception cannot be sent: it is no killed process."""
+
+    def call(method, number):
+        if number == 1:
+            raise error()
+
+    kind, message = shown
+    with pytest.raises(kind, match=message) as caught:
+        Workers(2, call).run("x", [(0,), (1,)])
+    assert "in call" in str(caught.value.__cause__) and "test_workers.py" in str(
+        caught.value.__cause__
+    )

@@ -219,12 +219,13 @@ def memory() -> Picture:
             U = 0.05 * rng.standard_normal((H, 4 * H)) / H**0.5
             zx = 0.5 * rng.standard_normal((steps, 4 * H))
             zx[:, 2 * H : 3 * H] += bias - 1
-            c = rng.standard_normal((1, H))
-            h, back = numpy.tanh(c), []
-            for t in range(steps):
-                h, c, backward = lstm_step(zx[[t]] + h @ U, c)
-                back.append(backward)
+            c0 = rng.standard_normal((1, H))
             for last in range(steps):
+                c, back = c0, []
+                h = numpy.tanh(c)
+                for t in range(last + 1):
+                    h, c, backward = lstm_step(zx[[t]] + h @ U, c)
+                    back.append(backward)
                 dc = rng.standard_normal((1, H)) / H**0.5
                 dh = numpy.zeros((1, H))
                 for t in range(last, -1, -1):

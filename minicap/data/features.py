@@ -75,10 +75,10 @@ def read_features(path: Path) -> Features:
             f"{path}: names {names.shape} {names.dtype} and features {array.shape} {array.dtype} "
             "do not fit: expected (P,) text and (P, F) floating-point numbers"
         )
-    known = encoder is None or isinstance(encoder, dict)
-    if not known or (encoder and not all(isinstance(encoder.get(k), str) for k in ("id", "name"))):
+    if not _describes_an_encoder(encoder):
         raise UserError(
-            f"{path}: `encoder` must be a JSON object with texts `id` and `name`, not {encoder!r}"
+            f"{path}: `encoder` must be a JSON object with texts `id`, `name` and perhaps "
+            f"`preprocessing`, not {encoder!r}"
         )
     if array.itemsize > 4:
         with numpy.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
@@ -95,6 +95,14 @@ def read_features(path: Path) -> Features:
             f"{int((~finite).sum())} of {len(listed)} photos are so: encode them again"
         )
     return Features(listed, array, encoder)
+
+
+def _describes_an_encoder(about: object) -> bool:
+    """Is this what a features file may say of its encoder: nothing, or texts by these names?"""
+    if not isinstance(about, dict) or not about:
+        return about is None or about == {}
+    texts = [about.get("id"), about.get("name"), about.get("preprocessing", "")]
+    return all(isinstance(text, str) for text in texts)
 
 
 def _decompressed(file) -> numpy.ndarray:

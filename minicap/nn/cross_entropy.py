@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy
 
 from minicap.backend import Array, array_module, blocks
+from minicap.nn.once import once
 
 BLOCK = 32  # rows whose logits are worked on while they are still in the cache
 
@@ -64,6 +65,7 @@ def project_cross_entropy(
     scale = 1 / divisor if weights is None else weights / divisor
     loss = ((xp.log(s) + shift - target_logits) * scale).sum()  # 4
 
+    @once
     def backward(dloss: float = 1.0, out: Array | None = None) -> tuple[Array, Array]:
         dWb = xp.empty_like(Wb) if out is None else out
         # dloss / dlogits is (e / s - 1 at the target) * scale: from 4, 3 and 2. Held as

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from minicap.backend import Array, array_module
+from minicap.nn.once import once
 
 
 def affine(x: Array, Wb: Array, out: Array | None = None) -> Array:
@@ -21,6 +22,7 @@ def elu(z: Array) -> tuple[Array, Callable]:
     xp = array_module(z)
     y = xp.maximum(z, xp.expm1(xp.minimum(z, 0)))  # 1
 
+    @once
     def backward(dy: Array) -> Array:
         # The slope is 1 where y > 0, and elsewhere exp(z), which is y + 1.
         return dy * (xp.minimum(y, 0) + 1)  # from 1
@@ -39,6 +41,7 @@ def dense(x: Array, Wb: Array, activation: Callable | None = None) -> tuple[Arra
     if activation:
         y, activation_backward = activation(y)  # 2
 
+    @once
     def backward(dy: Array, out: Array | None = None, need_dx: bool = True):
         dWb = xp.empty_like(Wb) if out is None else out
         dz = activation_backward(dy) if activation else dy  # from 2

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from minicap.backend import Array
+from minicap.nn.once import once
 
 
 def dropout(x: Array, mask: Array | None) -> tuple[Array, Callable]:
@@ -12,8 +13,9 @@ def dropout(x: Array, mask: Array | None) -> tuple[Array, Callable]:
     Returns y and backward(dy) -> dx.
     """
     if mask is None:
-        return x, lambda dy: dy
+        return x, once(lambda dy: dy)
 
+    @once
     def backward(dy: Array) -> Array:
         return dy * mask  # from 1
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from minicap.backend import Array, add_rows, array_module
+from minicap.nn.once import once
 
 
 def embedding(ids: Array, table: Array) -> tuple[Array, Callable]:
@@ -13,6 +14,7 @@ def embedding(ids: Array, table: Array) -> tuple[Array, Callable]:
     """
     y = table[ids]  # 1
 
+    @once
     def backward(dy: Array, out: Array | None = None) -> Array:
         dtable = array_module(table).empty_like(table) if out is None else out
         dtable[...] = 0

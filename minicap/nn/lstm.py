@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy
 
 from minicap.backend import Array, array_module, fused, to_device
+from minicap.nn.once import once
 
 FORGET_BIAS = 1.0
 
@@ -92,6 +93,7 @@ def lstm_step(z: Array, c: Array, out: Array | None = None) -> tuple[Array, Arra
     i, j, f, o = quarters(gates)
     c_next, t, h_next = cell(c, i, j, f, o)  # 2 to 4
 
+    @once
     def backward(dh: Array, dc: Array, out: Array | None = None) -> tuple[Array, Array]:
         dz = xp.empty_like(z) if out is None else out
         dc = cell_backward(dh, dc, c, t, i, j, f, o, *quarters(dz))  # from 4 to 2
@@ -151,6 +153,7 @@ def lstm(
         steps.append((rows, step_backward))
         start += size
 
+    @once
     def backward(dh: Array, out: Array | None = None):
         dz = empty(zx.shape, dtype)
         # The gradient that flows from one step to the step before. Rows of sequences that have

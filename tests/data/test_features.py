@@ -288,3 +288,13 @@ def test_flickr8k_features(real_data):
     """The real file reads, with float16 numbers."""
     found = read_features(real_data / "flickr8k/mobilenetv2_features.npz")
     assert found.array.shape == (7000, 1280) and found.array.dtype == "float16"
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"id": "x", "name": "x", "preprocessing": None}, {"id": "x", "name": "x", "preprocessing": 3}],
+)
+def test_a_preprocessing_that_is_no_text_is_refused_at_once(path, about):
+    """And not when the model is loaded that was trained on it."""
+    Features(NAMES, ARRAY, about).save(path)
+    assert "perhaps `preprocessing`" in refusal(path)

@@ -1,5 +1,8 @@
 """The table: what Keras' InceptionV3 has, this has."""
 
+import numpy
+import pytest
+
 from minicap.encoder.inception import (
     FEATURE_SIZE,
     IMAGE_SIZE,
@@ -115,3 +118,40 @@ def test_nine_average_pools_and_four_maximum_pools():
     for name, block in INCEPTION_V3.items():
         walk(block, 0, lambda name, c, x: x, pool, lambda name, ways: ways[0], name)
     assert (pools.count("average"), pools.count("max")) == (9, 4)
+
+
+def test_branches_are_joined_in_the_published_order():
+    """From the paper's figures 5 to 7 and 10 (Szegedy et al. 2016) and Keras' concatenations, as
+    literals: neither the table nor a hash of what it builds has a say."""
+    pytest.importorskip("onnx")
+    from minicap.encoder.graph import build
+    from minicap.encoder.weights import seeded_weights
+
+    a = ["1x1", "5x5/2", "3x3dbl/3", "pool/2"]
+    b = ["1x1", "7x7/3", "7x7dbl/5", "pool/2"]
+    c = ["1x1", "3x3/2", "3x3dbl/3", "pool/2"]
+    published = {"mixed0": a, "mixed1": a, "mixed2": a, "mixed3": ["3x3", "3x3dbl/3", "pool"]}
+    published |= {"mixed4": b, "mixed5": b, "mixed6": b, "mixed7": b}
+    published |= {"mixed8": ["3x3/2", "7x7x3/4", "pool"], "mixed9": c, "mixed10": c}
+    for block in "mixed9", "mixed10":
+        for branch in "3x3/2", "3x3dbl/3":  # each splits once more
+            published[f"{block}/{branch}"] = ["1x3", "3x1"]
+    joined = {
+        node.output[0]: [name.removeprefix(f"{node.output[0]}/") for name in node.input]
+        for node in build(seeded_weights()).graph.node
+        if node.op_type == "Concat"
+    }
+    assert joined == published
+
+
+def test_batch_norm_adds_a_thousandth_to_the_variance():
+    """Keras' default, which its InceptionV3 keeps; folded into a kernel of 1 by variances so small
+    that nothing but it counts."""
+    from minicap.encoder.graph import fold
+    from minicap.encoder.weights import LayerWeights
+
+    kernel = numpy.ones((1, 1, 1, 1), numpy.float32)
+    zero = numpy.zeros(1, numpy.float32)
+    folded, bias = fold(LayerWeights(kernel, zero, zero + 2, zero))
+    assert numpy.allclose(folded, 0.001**-0.5, rtol=1e-6)
+    assert numpy.allclose(bias, -2 * 0.001**-0.5, rtol=1e-6)
