@@ -14,7 +14,8 @@ class BuildWithData(build_py):
         super().run()
         if not self.editable_mode:
             target = Path(self.build_lib, "minicap", "shipped")
-            shutil.copytree("data", target, dirs_exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)  # what an earlier build has left
+            shutil.copytree("data", target)
 
 
 setup(cmdclass={"build_py": BuildWithData})

@@ -59,19 +59,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_text(path: Path, what: str) -> str:
-    """The UTF-8 text at `path`, unpacked if it is called .gz. UserError, naming `what` it should
-    be, where there is none."""
+    """The UTF-8 text at `path`, unpacked if it is gzipped. UserError, naming `what` it should be,
+    where there is none."""
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                data = file.read(LARGEST_TEXT + 1)
-        else:
-            data = path.read_bytes()
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b" or path.suffix == ".gz"
+            file.seek(0)
+            data = gzip.GzipFile(fileobj=file).read(LARGEST_TEXT + 1) if packed else file.read()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: damaged, or not a gzip file ({error})") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot read the {what} ({error.strerror})") from error
-    if path.suffix == ".gz" and len(data) > LARGEST_TEXT:
+        raise UserError(f"{path}: cannot read the {what} ({error.strerror or error})") from error
+    if packed and len(data) > LARGEST_TEXT:
         raise UserError(f"{path}: it would unpack to more than {LARGEST_TEXT:,} bytes")
     try:
         return data.decode("utf-8-sig")

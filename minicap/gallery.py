@@ -16,8 +16,8 @@ Gallery = dict[str, Callable[[], Image.Image]]  # opening one may raise Unusable
 
 
 def scenes_beside(captions: Path, names: Sequence[str]) -> dict[str, Scene] | None:
-    """What was drawn in each of these pictures, if a scenes.jsonl beside the caption file says so
-    of all of them."""
+    """What was drawn in each of these pictures, if a scenes.jsonl.gz next to the caption file says
+    so of all of them."""
     path = captions.with_name("scenes.jsonl.gz")
     scenes = load_scenes(path) if path.exists() else {}
     return {name: scenes[name] for name in names} if set(names) <= scenes.keys() else None

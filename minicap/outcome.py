@@ -8,6 +8,7 @@ from minicap.data.scenes.drawing import draw
 from minicap.encoder.image import load_image
 from minicap.encoder.photos import Photos
 from minicap.errors import UnusableImage
+from minicap.generate import BEAM
 from minicap.model import Model
 from minicap.report import Entry
 from minicap.truth import truth_and_floors, truths
@@ -47,7 +48,7 @@ def photos_outcome(model: Model, dataset: Dataset, photos: Photos) -> tuple[list
     """Some of the photos with their captions; one that cannot be read becomes a line."""
     split, rows = judged(dataset)
     xp = array_module(model.parameters["lstm"])
-    captions = model.write(to_device(split.features[rows], xp))
+    captions = model.write(to_device(split.features[rows], xp), BEAM)
     names = names_to_show(dataset)
     places = find_names(names, photos.names)
     lines: list[str] = []

@@ -66,8 +66,8 @@ class Recipe:
     standardise: bool = False
     """give every feature mean 0 and deviation 1 over train"""
     components: int = 0
-    """reduce the standardised features to this many linear combinations, those that correlate most
-    with the words of the training captions (0: keep the features)"""
+    """replace the features by this many linear combinations of them, those that correlate most with
+    the words of the training captions (0: keep the features)"""
     photo: Literal["first", "always"] = "first"
     """the LSTM sees the photo in its first state only, or as an input at every step, too"""
     image_bottleneck: int = 120
@@ -130,6 +130,11 @@ class Recipe:
             ("max-len", 3 <= self.max_len <= 1000, "from 3 to 1000"),
             ("min-count", self.min_count >= 1, "1 or more"),
             ("components", self.components >= 0, "0 or more"),
+            (
+                "components",
+                not (self.components and self.standardise),
+                "0 where features are standardised: it scales them itself",
+            ),
             ("image-bottleneck", 0 <= self.image_bottleneck <= WIDEST, f"from 0 to {WIDEST:,}"),
             ("hidden", 1 <= self.hidden <= WIDEST, f"from 1 to {WIDEST:,}"),
             ("embedding", 1 <= self.embedding <= WIDEST, f"from 1 to {WIDEST:,}"),

@@ -35,13 +35,13 @@ class Options:
     pictures: Path | None = None
     """write pictures of the data set into this folder, as PNG"""
     split: Literal["train", "dev", "test"] = "test"
-    """of which split"""
+    """the split to draw"""
     count: int = 20
-    """how many of them"""
+    """number of pictures"""
     probe: bool = False
     """how well a linear probe reads each attribute of the shipped dev scenes from their features"""
     seed: int = 0
-    """of the data set; 0 is the one that is shipped"""
+    """seed of the data set; 0 is the one that is shipped"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -77,6 +77,10 @@ def make_data_set(folder: Path, seed: int) -> None:
     """Captions, splits, descriptions and features of SPLIT_SIZES pictures, into `folder`."""
     from minicap.encoder.session import seeded_encoder
 
+    try:  # now, and not after the encoding
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot make this folder ({error.strerror or error})") from error
     splits = sample_splits(seed, SPLIT_SIZES)
     scenes = {name: scene for split in splits.values() for name, scene in split.items()}
     scenes = dict(sorted(scenes.items()))
@@ -142,7 +146,9 @@ def shipped_split(split: str) -> dict[str, Scene]:
     return {name: scenes[name] for name in names}
 
 
-def probe(asked: numpy.ndarray, scenes: Sequence[Scene], ridge: float = 1.0) -> dict:
+def probe(
+    asked: numpy.ndarray, scenes: Sequence[Scene], ridge: float = 1.0
+) -> dict[str, numpy.ndarray]:
     """Whether a linear probe reads each attribute right from features: (N,) booleans for each.
 
     Ridge regression from the features, all scaled alike, to one column for each value, fitted on

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,7 @@ from minicap.self_critical import Critic
 from minicap.trainer import Trainer
 
 PROGRAM = "python -m minicap.train"
+CHAPTER = Path(__file__).parents[1] / "docs/walkthrough/01-one-minute.md"
 RecipeName = Literal["scenes", "flickr8k", "course", "best"]
 FILES = {"captions", "features", "train_split", "dev_split", "test_split"}  # same data, new place
 CHANGEABLE = {"epochs", "patience", "photos", "device"} | FILES  # when a run goes on
@@ -34,7 +36,7 @@ CHANGEABLE = {"epochs", "patience", "photos", "device"} | FILES  # when a run go
 class Options:
     """Train a captioner.
 
-    Without options: on the shipped scenes, in about two minutes. With your own data, give its
+    Without options: on the shipped scenes, in about a minute. With your own data, give its
     captions and features. All settings of a recipe can be changed one by one.
     """
 
@@ -180,10 +182,9 @@ def main(arguments: list[str] | None = None) -> int | None:
         f"decoder   {trainer.parameters.flat.size:,} parameters, {options.device}, "
         f"{trainer.threads} threads, seed {options.seed}"
     )
-    print(
-        f"recipe    {options.recipe}: "
-        + ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(recipe).items())
-    )
+    usual = dataclasses.asdict(Recipe())
+    changed = {n: v for n, v in dataclasses.asdict(recipe).items() if v != usual[n]}
+    print(f"recipe    {options.recipe}: {', '.join(f'{n} {v}' for n, v in changed.items())}")
     print(f"folder    {folder}", flush=True)
     if run.finished():
         print(f"note      this run was done after {trainer.epoch} epochs: nothing is left to train")
@@ -222,7 +223,8 @@ def finish(run: Run, options: Options, photos: Photos | None) -> None:
     kept = run.folder / MODEL
     print(f"model     {kept}, of epoch {run.progress.best_epoch}; caption pictures with")
     print(f"          python -m minicap.caption {kept} PICTURE...")
-    print("read on   docs/walkthrough/01-one-minute.md: how it works, line by line")
+    if CHAPTER.exists():
+        print(f"read on   {os.path.relpath(CHAPTER)}: how it works, line by line")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from minicap.data.dataset import Split
 from minicap.data.scenes import Scene
 from minicap.data.scenes.language import judge
 from minicap.floors import most_frequent_caption, others
+from minicap.generate import BEAM
 from minicap.model import Model
 
 
@@ -35,7 +36,7 @@ def truth_and_floors(
     """
     xp = array_module(model.parameters["lstm"])
     shown = [scenes[name] for name in judged.names]
-    captions = model.write(to_device(judged.features, xp))
+    captions = model.write(to_device(judged.features, xp), BEAM)
     writers = {
         "model": captions,
         # With another's features the model writes what it wrote for the other.

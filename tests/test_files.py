@@ -1,5 +1,6 @@
 """Files that are never half-written."""
 
+import gzip
 import json
 import os
 import signal
@@ -144,6 +145,11 @@ def test_a_compressed_text_comes_back(tmp_path):
     write_text(tmp_path / "x.gz", "a\nä\n")
     assert (tmp_path / "x.gz").read_bytes()[:2] == b"\x1f\x8b"
     assert read_lines(tmp_path / "x.gz", "text") == ["a", "ä", ""]
+
+
+def test_a_gzipped_text_of_any_name_is_read(tmp_path):
+    (tmp_path / "x.TXT").write_bytes(gzip.compress(b"a\nb"))
+    assert read_lines(tmp_path / "x.TXT", "text") == ["a", "b"]
 
 
 @pytest.mark.parametrize("content", [b"plain text", b"", b"\x1f\x8b\x08", "cut"])

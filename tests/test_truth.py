@@ -37,7 +37,7 @@ class Writer:
     def __init__(self, captions):
         self.captions, self.asked = captions, []
 
-    def write(self, features):
+    def write(self, features, writing):
         self.asked.append(features[:, 0].astype(int).tolist())
         return [self.captions[number] for number in self.asked[-1]]
 

@@ -2,6 +2,7 @@
 
 import numpy
 
+# Both are relative to variances of about 1, as x and y have them.
 RIDGE = 3e-4  # added to every variance: directions that hardly vary are noise
 ROUNDING = 1e-9  # a variance of this or less is none
 MOST_WORDS = 1000  # rarer words say little, and cost memory
@@ -9,6 +10,8 @@ MOST_WORDS = 1000  # rarer words say little, and cost memory
 
 def word_counts(ids: numpy.ndarray, photo: numpy.ndarray, photos: int) -> numpy.ndarray:
     """Count how often the captions of each photo use each of the most frequent words.
+
+    #PAD#, #END# and the like are counted, too: they tell how long the captions are.
 
     Args:
         ids: (C, T) token ids of C captions, padded.
@@ -32,8 +35,8 @@ def canonical_directions(x: numpy.ndarray, y: numpy.ndarray, count: int) -> nump
     """Find the linear combinations of x that correlate most with linear combinations of y.
 
     Canonical correlation analysis (Hotelling 1936) with a ridge (Vinod 1976). Both sides are
-    whitened; the singular vectors of what is left of the cross-covariance are the directions, and
-    its singular values are the correlations.
+    whitened; the singular vectors of what is left of the cross-covariance are the directions. Its
+    singular values are the correlations, or a little less because of the ridge.
 
     Args:
         x: (P, F), each column of mean 0, with variances of about 1.
@@ -41,8 +44,8 @@ def canonical_directions(x: numpy.ndarray, y: numpy.ndarray, count: int) -> nump
         count: how many directions.
 
     Returns:
-        (F, K), K at most count, F and W; x @ directions has variance 1 and no correlations, but
-        for the ridge.
+        (F, K), K at most count, F and W. The columns of x @ directions have a variance of 1, or a
+        little less because of the ridge, and hardly any correlation.
     """
     white_x, white_y = _whitening(x), _whitening(y)
     correlations = white_x.T @ (x.T @ y / len(x)) @ white_y

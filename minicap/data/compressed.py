@@ -2,8 +2,7 @@
 
     features = mean + (codes * steps) @ basis, nearly
 
-Nothing is lost for a model whose linear map of the features lies in the subspace: what it makes of
-an encoder's features and of the restored ones is the same, but for the rounding.
+A model that looks only into this subspace loses nothing but the rounding.
 """
 
 import numpy
@@ -15,11 +14,11 @@ def compress(array: numpy.ndarray, directions: numpy.ndarray) -> dict[str, numpy
     """Project features orthogonally onto a subspace, and round the coordinates to int16.
 
     The coordinates are the principal components within the subspace. Each is rounded relative to
-    its own standard deviation.
+    its own standard deviation, and cut beyond eight of them.
 
     Args:
         array: (P, F) features.
-        directions: (F, K) what spans the subspace; K <= P.
+        directions: (F, K) what spans the subspace; K <= F and P.
 
     Returns:
         codes (P, K) int16, steps (K,), basis (K, F) and mean (F,) float32.
@@ -38,6 +37,8 @@ def compress(array: numpy.ndarray, directions: numpy.ndarray) -> dict[str, numpy
     }
 
 
-def decompress(codes, steps, basis, mean) -> numpy.ndarray:
+def decompress(
+    codes: numpy.ndarray, steps: numpy.ndarray, basis: numpy.ndarray, mean: numpy.ndarray
+) -> numpy.ndarray:
     """Restore features from what `compress` returned: (P, F) float32."""
     return (codes * steps.astype(numpy.float32)) @ basis.astype(numpy.float32) + mean

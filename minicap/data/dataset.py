@@ -220,6 +220,8 @@ def load_dataset(
     if components:
         counts = word_counts(train.ids, train.photo, len(train.names))
         scaling = Scaling.canonical(train.features, counts, components)
+        if (found := scaling.width) < components:
+            notes.append(f"--components {components}: there are only {found}, which are used")
     elif standardise:
         scaling = Scaling.standard(train.features)
     else:

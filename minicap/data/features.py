@@ -14,7 +14,7 @@ from minicap.data.store import DONE, FeatureStore
 from minicap.errors import UserError
 from minicap.files import replacing
 
-LARGE = 1 << 30  # bytes; a smaller file may unpack to as much as it likes
+LARGE = 1 << 30  # bytes; what unpacks to no more than this is never refused
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,10 @@ class Scaling:
         Args:
             array: (P, F) the training photos' features.
             words: (P, W) how often each photo's captions use each word.
-            components: K, at most min(F, W).
+            components: K; fewer are returned if the features or the words have no more.
+
+        Raises:
+            UserError: the features, or the words, of all training photos are the same.
         """
         wide = array.astype(numpy.float64)
         mean, variance = wide.mean(axis=0), wide.var(axis=0).mean()
@@ -172,12 +175,19 @@ class Scaling:
         scale = numpy.full(len(mean), 1 / numpy.sqrt(variance))
         counts = cls.standard(words)(words).astype(numpy.float64)
         rotation = canonical_directions((wide - mean) * scale, counts, components)
+        if not rotation.shape[1]:
+            raise UserError("--components: the captions of all training photos use the same words")
         return cls(*(part.astype(numpy.float32) for part in (mean, scale, rotation)))
 
     @classmethod
     def none(cls, width: int) -> "Scaling":
         """Features as they are."""
         return cls(numpy.zeros(width, numpy.float32), numpy.ones(width, numpy.float32))
+
+    @property
+    def width(self) -> int:
+        """How many numbers of a photo the decoder sees."""
+        return len(self.mean) if self.rotation is None else self.rotation.shape[1]
 
     def __call__(self, array: numpy.ndarray) -> numpy.ndarray:
         """(N, F) float16 or float32 -> (N, K or F) float32."""

@@ -263,3 +263,16 @@ def test_batch_takes_the_rows_it_is_asked_for(tmp_path):
     assert len(batch.targets) == (part.lengths[[3, 0]] - 1).sum()
     wanted = part.features[part.photo[[3, 0]]]
     assert {row.tobytes() for row in batch.features} == {row.tobytes() for row in wanted}
+
+
+def test_more_components_than_there_are_is_noted(files):
+    notes = load_dataset(files, 1, 20, False, 1000).notes
+    assert any(note.startswith("--components 1000: there are only ") for note in notes)
+
+
+def test_captions_that_are_all_the_same_have_no_components(tmp_path):
+    files = write_data(tmp_path)
+    lines = files.captions.read_text().splitlines()
+    files.captions.write_text("".join(line.split("\t")[0] + "\tA red dog\n" for line in lines[::2]))
+    with pytest.raises(UserError, match="--components: the captions of all training photos"):
+        load_dataset(files, 1, 20, False, 4)

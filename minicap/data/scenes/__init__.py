@@ -1,10 +1,9 @@
 """Drawn scenes: what one is, how they are drawn at random, and what training never sees.
 
-A scene is one group of equal things (the subject: "two big red cars"), perhaps one companion
+A scene is one group of identical things (the subject: "two big red cars"), perhaps one companion
 ("left of a windmill"), a ground and a sky. `drawing` paints it, `language` writes captions of it
 and judges whether a caption is true of it. Only the subject has a colour to tell: a companion
-keeps its natural one. The pooled features of a picture say which colours are in it, but hardly
-which thing wears which.
+keeps its natural one.
 """
 
 import json
@@ -151,13 +150,13 @@ def sample_splits(seed: int, sizes: dict[str, int]) -> dict[str, dict[str, Scene
 
 
 def to_lines(scenes: dict[str, Scene]) -> str:
-    """The text of a scenes.jsonl: a line of JSON for each scene, its name and its fields."""
+    """The text of a scenes.jsonl.gz: a line of JSON for each scene, its name and its fields."""
     lines = ({"name": name, **asdict(scene)} for name, scene in scenes.items())
     return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
 
 
 def load_scenes(path: Path) -> dict[str, Scene]:
-    """{picture name: scene} from a scenes.jsonl; UserError names the file and line at fault."""
+    """{picture name: scene} from a scenes.jsonl.gz; UserError names the file and line at fault."""
     scenes = {}
     for number, line in enumerate(read_lines(path, "scenes"), 1):
         if not line:
