@@ -22,7 +22,7 @@ BLOCK = 1 << 18  # bytes
 def fetch(
     url: str,
     path: Path,
-    checksum: str | None = None,
+    checksum: str,
     size: int | None = None,
     what: str = "file",
     timeout: float = 30.0,
@@ -30,15 +30,14 @@ def fetch(
 ) -> Path:
     """Download `url` (HTTP or HTTPS) to `path` and return it; nothing to do if it is there.
 
-    checksum: "md5:..." or "sha256:..." in hex; size: exact, in bytes; with neither, the length that
-    the server announces must do. `what` names the thing in messages. `timeout` in seconds is for
-    one silence of the server; `most`: bytes that it may send where `size` is not known.
+    checksum: "md5:..." or "sha256:..." in hex; size: exact, in bytes, if it is known. `what` names
+    the thing in messages. `timeout` in seconds is for one silence of the server; `most`: bytes that
+    it may send where `size` is not known.
 
     The bytes go to `path` + ".part", are checked and synced, and only then take their place. A
     line that breaks is taken up again where it broke, and so is a .part that an earlier run left,
-    Ctrl-C's for one. The server is asked for the rest of that very file (If-Range), so that a file
-    which has changed in between starts anew instead of being mixed. No more than `size` bytes, or
-    `most`, or as many as the server announced, are ever written.
+    Ctrl-C's for one. No more than `size` bytes, or `most`, or as many as the server announced, are
+    ever written.
 
     Raises UserError: no network, no such file, wrong length or checksum, a full disk.
     """
@@ -54,7 +53,7 @@ def fetch(
     while True:
         reached_server = True
         try:
-            _receive(url, part, size, bool(checksum), what, timeout, most)
+            _receive(url, part, size, what, timeout, most)
             break
         except HTTPError as error:
             error.close()
@@ -80,7 +79,7 @@ def fetch(
 
     with _local(path):
         if not is_whole(part, checksum, size):
-            _forget(part)
+            part.unlink(missing_ok=True)
             raise UserError(
                 f"{what}: what {url} sent is not the file that was expected (its checksum or "
                 f"length is another), and is removed; try again, or {by_hand}"
@@ -88,16 +87,13 @@ def fetch(
         with part.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-        _forget(part)
     return path
 
 
-def is_whole(path: Path, checksum: str | None = None, size: int | None = None) -> bool:
+def is_whole(path: Path, checksum: str, size: int | None = None) -> bool:
     """Whether the file at `path` has this length in bytes and this "md5:..." or "sha256:..."."""
     if size is not None and path.stat().st_size != size:
         return False
-    if checksum is None:
-        return True
     kind, _, wanted = checksum.partition(":")
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest() == wanted
@@ -107,7 +103,6 @@ def _receive(
     url: str,
     part: Path,
     size: int | None,
-    checked: bool,
     what: str,
     timeout: float,
     most: int | None,
@@ -115,16 +110,12 @@ def _receive(
     """One request: append to `part` what it lacks. OSError or HTTPException: the line broke."""
     from tqdm import tqdm
 
-    have, tag = _length(part), _tag(part)
-    if have and not (tag or checked):  # nothing would tell another file's rest from this one's
-        have = 0
+    have = _length(part)
     if have and have == size:
         return
     headers = {"User-Agent": "minicap", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-        if tag:
-            headers["If-Range"] = tag
     try:
         response = urlopen(Request(url, headers=headers), timeout=timeout)
     except HTTPError as error:
@@ -132,13 +123,12 @@ def _receive(
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 error.close()
                 return
-            _forget(part)
+            part.unlink(missing_ok=True)
         raise
     with closing(response):
         first, total = _extent(response)
-        now = _validator(response)
-        if first and (first != have or (tag and now and now != tag)):
-            _forget(part)
+        if first and first != have:
+            part.unlink(missing_ok=True)
             raise HTTPException("the server sent another part than was asked for")
         have = first
         if None not in (size, total) and size != total:
@@ -149,8 +139,6 @@ def _receive(
         limit = total if size is None else size
         cap = min((n for n in (limit, most) if n is not None), default=None)
         with _local(part):
-            if not have:
-                _tag_path(part).write_text(now, encoding="utf-8")
             file = part.open("ab" if have else "wb")
         seconds = 0.1 if sys.stderr.isatty() else 30.0
         with (
@@ -173,7 +161,7 @@ def _receive(
                     file.flush()
                 bar.update(len(block))
         if cap is not None and have > cap:
-            _forget(part)
+            part.unlink(missing_ok=True)
             raise UserError(
                 f"{what}: {url} sends more than the {cap:,} bytes that it should have: it is "
                 "another file now; look for a newer minicap"
@@ -194,31 +182,8 @@ def _extent(response: HTTPResponse) -> tuple[int, int | None]:
     return 0, response.length
 
 
-def _validator(response: HTTPResponse) -> str:
-    """What If-Range takes: a strong ETag, else the date of the last change, else ""."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
-
-
-def _tag_path(part: Path) -> Path:
-    return part.with_name(part.name + ".tag")
-
-
-def _tag(part: Path) -> str:
-    try:
-        tag = _tag_path(part).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return tag if tag.isascii() and tag.isprintable() else ""
-
-
 def _length(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _tag_path(part).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -48,8 +48,8 @@ def test_a_file_that_is_there_is_not_asked_for(tmp_path, serve):
     server = serve(status(500))
     path = tmp_path / "file.bin"
     path.write_bytes(FILE)
-    for checksum, size in ((CHECKSUM, None), (None, len(FILE)), (None, None)):
-        assert fetch(server.url, path, checksum, size) == path
+    for size in len(FILE), None:
+        assert fetch(server.url, path, CHECKSUM, size) == path
     assert not server.asked
 
 
@@ -60,47 +60,35 @@ def test_a_damaged_file_is_fetched_again(tmp_path, serve):
     assert path.read_bytes() == FILE
 
 
-@pytest.mark.parametrize("tag", ['"one"', ""], ids=["with a tag", "by its checksum alone"])
-def test_a_cut_line_is_taken_up_where_it_broke(tmp_path, serve, tag, capfd):
-    server = serve(good(tag=tag, cut=100_000), good(tag=tag, cut=50_000), good(tag=tag))
+def test_a_cut_line_is_taken_up_where_it_broke(tmp_path, serve, capfd):
+    server = serve(good(cut=100_000), good(cut=50_000), good())
     fetch(server.url, tmp_path / "file.bin", CHECKSUM, len(FILE))
     assert (tmp_path / "file.bin").read_bytes() == FILE
     assert [asked.get("Range") for asked in server.asked] == [
         None, "bytes=100000-", "bytes=150000-"
     ]  # fmt: skip
-    assert [asked.get("If-Range") for asked in server.asked[1:]] == [tag or None] * 2
     assert server.sent == len(FILE)  # no byte twice
     assert "the line broke after 150,000 of 300,000 bytes; trying again" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("checksum", [CHECKSUM, None])
-def test_another_run_goes_on(tmp_path, serve, checksum):
+def test_another_run_goes_on(tmp_path, serve):
     broken = serve(good(cut=120_000), status(503))
     with pytest.raises(UserError, match="503.*120,000 bytes are kept"):
-        fetch(broken.url, tmp_path / "file.bin", checksum)
+        fetch(broken.url, tmp_path / "file.bin", CHECKSUM)
     assert (tmp_path / "file.bin.part").stat().st_size == 120_000
     server = serve(good())
-    fetch(server.url, tmp_path / "file.bin", checksum)
+    fetch(server.url, tmp_path / "file.bin", CHECKSUM)
     assert server.asked[0]["Range"] == "bytes=120000-" and server.sent == 180_000
     assert (tmp_path / "file.bin").read_bytes() == FILE
     assert left(tmp_path) == ["file.bin"]
-
-
-def test_without_tag_or_checksum_it_starts_anew(tmp_path, serve):
-    (tmp_path / "file.bin.part").write_bytes(OTHER[:1000])
-    server = serve(good())
-    fetch(server.url, tmp_path / "file.bin")
-    assert "Range" not in server.asked[0]
-    assert (tmp_path / "file.bin").read_bytes() == FILE
 
 
 @pytest.mark.parametrize("size", [len(FILE), None])
 def test_only_the_last_step_was_missing(tmp_path, serve, size):
     """Killed between the last byte and the rename."""
     (tmp_path / "file.bin.part").write_bytes(FILE)
-    (tmp_path / "file.bin.part.tag").write_text('"one"')
     server = serve(good())
-    fetch(server.url, tmp_path / "file.bin", size=size)
+    fetch(server.url, tmp_path / "file.bin", CHECKSUM, size)
     assert (tmp_path / "file.bin").read_bytes() == FILE and server.sent == 0
     assert left(tmp_path) == ["file.bin"]
 
@@ -139,20 +127,10 @@ def test_a_server_that_ignores_ranges(tmp_path, serve):
 
 
 def test_a_file_that_changes_between_two_tries_is_not_mixed(tmp_path, serve):
-    server = serve(good(cut=100_000), good(OTHER, tag='"two"'))
-    fetch(server.url, tmp_path / "file.bin", size=len(FILE))
-    assert server.asked[1]["If-Range"] == '"one"'
-    assert (tmp_path / "file.bin").read_bytes() == OTHER
-
-
-def test_nor_where_the_server_knows_no_if_range(tmp_path, serve):
-    def no_conditions(request):
-        del request.headers["If-Range"]
-        good(OTHER, tag='"two"')(request)
-
-    server = serve(good(cut=100_000), no_conditions)
-    fetch(server.url, tmp_path / "file.bin", size=len(FILE))
-    assert (tmp_path / "file.bin").read_bytes() == OTHER
+    server = serve(good(cut=100_000), good(OTHER))
+    with pytest.raises(UserError, match="not the file that was expected"):
+        fetch(server.url, tmp_path / "file.bin", CHECKSUM, len(FILE))
+    assert left(tmp_path) == []
 
 
 def test_the_wrong_part_is_not_taken(tmp_path, serve):
@@ -181,7 +159,7 @@ def test_a_wrong_checksum_leaves_nothing(tmp_path, serve):
 def test_a_file_of_another_length_is_refused_before_it_is_fetched(tmp_path, serve, length):
     server = serve(good())
     with pytest.raises(UserError, match=f"has 300,000 bytes instead of {length:,}"):
-        fetch(server.url, tmp_path / "file.bin", size=length)
+        fetch(server.url, tmp_path / "file.bin", CHECKSUM, length)
     assert left(tmp_path) == []
 
 
@@ -191,34 +169,34 @@ def endless(request):
         request.body(b"x" * 10_000)
 
 
-@pytest.mark.parametrize("known", [{"size": len(FILE)}, {"checksum": CHECKSUM, "most": 300_000}])
+@pytest.mark.parametrize("known", [{"size": len(FILE)}, {"most": 300_000}])
 def test_an_endless_server_is_cut_off(tmp_path, serve, known):
     server = serve(endless)
     with pytest.raises(UserError, match="more than the 300,000 bytes"):
-        fetch(server.url, tmp_path / "file.bin", **known)
+        fetch(server.url, tmp_path / "file.bin", CHECKSUM, **known)
     assert left(tmp_path) == []
 
 
 def test_a_length_that_is_never_reached(tmp_path, serve, capfd):
     def lies(request):
-        request.head(200, Content_Length=len(FILE) + 1, ETag='"one"')
+        request.head(200, Content_Length=len(FILE) + 1)
         request.body(FILE)
 
     def has_no_more(request):
-        request.head(206, Content_Range=f"bytes 300000-300000/{len(FILE) + 1}", ETag='"one"')
+        request.head(206, Content_Range=f"bytes 300000-300000/{len(FILE) + 1}")
 
     server = serve(lies, has_no_more)
     with pytest.raises(UserError, match="broke after 300,000 of 300,001 bytes.*by hand"):
-        fetch(server.url, tmp_path / "file.bin")
+        fetch(server.url, tmp_path / "file.bin", CHECKSUM)
     assert len(server.asked) == 1 + module.TRIES - 1
-    assert left(tmp_path) == ["file.bin.part", "file.bin.part.tag"]
+    assert left(tmp_path) == ["file.bin.part"]
 
 
 def test_a_server_that_stalls(tmp_path, serve, capfd):
     go_on = threading.Event()
 
     def stalls(request):
-        request.head(200, Content_Length=len(FILE), ETag='"one"')
+        request.head(200, Content_Length=len(FILE))
         request.body(FILE[:1000])
         go_on.wait(10)
 
@@ -234,7 +212,7 @@ def test_a_server_that_stalls(tmp_path, serve, capfd):
 def test_a_file_that_is_gone_is_said_at_once(tmp_path, serve, code):
     server = serve(status(code))
     with pytest.raises(UserError, match=f"{code} .*by hand and put it at") as error:
-        fetch(server.url, tmp_path / "file.bin")
+        fetch(server.url, tmp_path / "file.bin", CHECKSUM)
     assert server.url in str(error.value) and str(tmp_path / "file.bin") in str(error.value)
     assert "\n" not in str(error.value) and len(server.asked) == 1
 
@@ -253,10 +231,10 @@ def test_no_network_is_said_at_once(tmp_path, serve, monkeypatch):
         free.bind(("127.0.0.1", 0))
         refused = f"http://127.0.0.1:{free.getsockname()[1]}/file.bin"
     with pytest.raises(UserError, match=f"refused.*fetch {refused} by hand and put it at"):
-        fetch(refused, tmp_path / "file.bin")
+        fetch(refused, tmp_path / "file.bin", CHECKSUM)
     monkeypatch.setattr(socket, "getaddrinfo", nobody)
     with pytest.raises(UserError, match="Temporary failure in name resolution.*by hand"):
-        fetch("http://example.invalid/file.bin", tmp_path / "file.bin")
+        fetch("http://example.invalid/file.bin", tmp_path / "file.bin", CHECKSUM)
     assert left(tmp_path) == []
 
 
@@ -267,18 +245,18 @@ def test_a_full_disk(tmp_path, serve, monkeypatch):
     server = serve(good())
     monkeypatch.setattr(module.Path, "open", full)
     with pytest.raises(UserError, match="cannot write .*: No space left on device"):
-        fetch(server.url, tmp_path / "file.bin")
+        fetch(server.url, tmp_path / "file.bin", CHECKSUM)
     assert len(server.asked) == 1  # another try would not mend it
 
 
 def test_other_addresses_are_not_opened(tmp_path):
     with pytest.raises(ValueError, match="file:"):
-        fetch("file:///etc/hostname", tmp_path / "file.bin")
+        fetch("file:///etc/hostname", tmp_path / "file.bin", CHECKSUM)
 
 
 def test_whole_by_length_and_either_checksum(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
-    assert is_whole(path) and is_whole(path, size=3) and not is_whole(path, size=4)
-    assert is_whole(path, "md5:900150983cd24fb0d6963f7d28e17f72")
+    md5 = "md5:900150983cd24fb0d6963f7d28e17f72"
+    assert is_whole(path, md5) and is_whole(path, md5, 3) and not is_whole(path, md5, 4)
     assert not is_whole(path, "sha256:" + "0" * 64)
