@@ -53,8 +53,9 @@ class DataFiles:
             lists = " and ".join("--" + name.replace("_", "-") for name in missing)
             raise UserError(f"lists of photos go together: give {lists} too")
         if missing and (len(missing) < len(needed) or self.test_split):
-            options = ", ".join("--" + name.replace("_", "-") for name in missing)
-            raise UserError(f"your own data also needs {options}; without any, scenes are used")
+            options = ["--" + name.replace("_", "-") for name in missing]
+            listed = " and ".join(filter(None, [", ".join(options[:-1]), options[-1]]))
+            raise UserError(f"your own data needs {listed}, too; without any, scenes are used")
         self.check_shares()
         if not missing:
             return self

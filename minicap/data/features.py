@@ -107,7 +107,12 @@ def _describes_an_encoder(about: object) -> bool:
 
 def _decompressed(file) -> numpy.ndarray:
     """The features of a file that `Features.save` compressed. ValueError: parts that do not fit."""
-    codes, steps, basis, mean = (file[name] for name in ("codes", "steps", "basis", "mean"))
+    names = "codes", "steps", "basis", "mean"
+    if missing := [name for name in names if name not in file]:
+        raise ValueError(f"compressed features without `{missing[0]}`")
+    codes, steps, basis, mean = (file[name] for name in names)
+    if codes.dtype.kind != "i" or {part.dtype.kind for part in (steps, basis, mean)} != {"f"}:
+        raise ValueError("compressed features whose numbers are of another type")
     count = codes.shape[0] if codes.ndim == 2 else 0
     if not count or steps.shape != codes.shape[1:] or basis.shape != steps.shape + mean.shape:
         raise ValueError(f"codes {codes.shape} and basis {basis.shape} do not fit")

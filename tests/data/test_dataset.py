@@ -129,7 +129,7 @@ def test_each_missing_file_is_named(files, name):
 def test_incomplete_files_name_the_missing_options(files):
     with pytest.raises(UserError, match="go together: give --dev-split too"):
         replace(files, dev_split=None).complete()
-    with pytest.raises(UserError, match="needs --features, --dev-split;"):
+    with pytest.raises(UserError, match="needs --features and --dev-split, too;"):
         replace(files, dev_split=None, features=None).complete()
     with pytest.raises(UserError, match="--captions, --features, --train-split, --dev-split"):
         DataFiles(test_split=files.test_split).complete()

@@ -255,9 +255,11 @@ def test_a_model_makes_the_same_of_compressed_features_and_of_an_encoders(path):
     [
         ({"steps": numpy.ones(2)}, "do not fit"),
         ({"basis": numpy.ones((3, 5))}, "do not fit"),
-        ({"codes": numpy.ones(3)}, "do not fit"),
+        ({"codes": numpy.ones(3, "int16")}, "do not fit"),
         ({"mean": numpy.ones((1, 20))}, "do not fit"),
         ({"steps": numpy.full(3, numpy.nan)}, "NaN"),
+        ({"codes": numpy.full((2, 3), "x")}, "of another type"),
+        ({"mean": numpy.ones(20, complex)}, "of another type"),
     ],
 )
 def test_compressed_features_that_do_not_fit(path, changed, told):
@@ -271,10 +273,16 @@ def test_compressed_features_that_do_not_fit(path, changed, told):
     assert told in refusal(path)
 
 
+def test_compressed_features_that_lack_a_part(path):
+    numpy.savez(path, names=numpy.array(["a"]), codes=numpy.ones((1, 2), "int16"))
+    assert "compressed features without `steps`" in refusal(path)
+
+
 def test_compressed_features_are_no_bomb(path, monkeypatch):
     """Four thousand photos of four thousand features, in a file of 16 kB."""
     many = numpy.ones((4000, 1), "int16")
-    arrays = {"codes": many, "steps": numpy.ones(1), "basis": many.T, "mean": many[:, 0]}
+    wide = numpy.ones((1, 4000), "float16")
+    arrays = {"codes": many, "steps": numpy.ones(1), "basis": wide, "mean": wide[0]}
     numpy.savez(path, names=numpy.array([str(n) for n in range(4000)]), **arrays)
     monkeypatch.setattr(module, "LARGE", 1 << 20)
     assert "would unpack to" in refusal(path)

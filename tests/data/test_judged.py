@@ -103,7 +103,7 @@ def test_own_captions_replace_all_that_is_remembered(files, tmp_path):
 
 def test_files_that_need_others(files):
     for remembered in (None, plain(DataFiles())):
-        with pytest.raises(UserError, match="your own data also needs --captions"):
+        with pytest.raises(UserError, match="your own data needs --captions"):
             sources(DataFiles(features=files.features), remembered)
     remembered = plain(replace(files, captions=files.captions.with_name("gone.txt")))
     with pytest.raises(
