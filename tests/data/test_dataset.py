@@ -131,9 +131,9 @@ def test_incomplete_files_name_the_missing_options(files):
         replace(files, dev_split=None).complete()
     with pytest.raises(UserError, match="needs --features and --dev-split, too;"):
         replace(files, dev_split=None, features=None).complete()
-    with pytest.raises(UserError, match="--captions, --features, --train-split, --dev-split"):
+    with pytest.raises(UserError, match="--captions, --features, --train-split and --dev-split"):
         DataFiles(test_split=files.test_split).complete()
-    with pytest.raises(UserError, match="needs --captions;"):
+    with pytest.raises(UserError, match="needs --captions, too;"):
         DataFiles(features=files.features).complete()
     assert replace(files, test_split=None).complete().test_split is None
 
