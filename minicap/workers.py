@@ -111,7 +111,7 @@ def let_go(helpers: list[tuple[Connection, Helper]]) -> None:
         pipe.close()
         ending.append(helper)
     for helper in ending:
-        helper.join(timeout=1)  # one that is in the middle of a job goes on for a moment
+        helper.join(timeout=1)  # one in the middle of a job may take longer
 
 
 def attempt(call: Callable, *job) -> tuple[Any, Exception | None, str]:
@@ -137,7 +137,7 @@ def answer(call: Callable, *job) -> tuple[Any, Exception | None, str]:
 
 
 def pickled_and_back(error: Exception) -> None:
-    """Send the exception through a pipe; whatever fails is raised."""
+    """Send the exception through a pipe and read it again. Raises what either of them raises."""
     here, there = multiprocessing.Pipe()
     with here, there:
         here.send(error)

@@ -77,7 +77,7 @@ def test_an_unknown_device_is_named():
 
 
 def test_one_blas_thread_for_as_long_as_anyone_needs_it():
-    """Two users that overlap: whoever leaves last, the number of before comes back."""
+    """Two users that overlap: when the last one leaves, the old number is restored."""
     if not blas().lib_controllers:
         pytest.skip("NumPy's BLAS is not known to threadpoolctl")
 
