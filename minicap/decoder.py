@@ -4,8 +4,8 @@
     word --embedding--> LSTM (from h0, c0) --dense, elu--> bottleneck --dense--> logits of the next
 
 As in Vinyals et al. 2015 ("Show and Tell"), but the photo is the LSTM's first state and not its
-first input. Either bottleneck can be left out, and the LSTM can see the photo at every step, as an
-input beside the word (Mao et al. 2015 let it in at every step, too). The parameters are named as in
+first input. Either bottleneck can be left out, and the LSTM can see the photo at every step, as a
+second input next to the word (as in Mao et al. 2015). The parameters are named as in
 the course's notebook; each weight matrix has its bias as the last row.
 """
 
