@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy
 
 from minicap.backend import device_module
+from minicap.ensemble import check_vocabularies, encoder_warnings, generate
 from minicap.errors import UserError
 from minicap.generate import BEAM, Caption, Writing
-from minicap.model import Ensemble, Model
+from minicap.model import Model
 
 if TYPE_CHECKING:
     from minicap.encoder.session import Encoder
@@ -23,10 +24,10 @@ class Captioner:
     never told its encoder takes any: `note` then says so, else it is "".
     """
 
-    def __init__(self, model: Model | Ensemble, encoder: "Encoder"):
-        self.ensemble = model if isinstance(model, Ensemble) else Ensemble((model,))
-        self.encoder = encoder
-        self.note = "; ".join(self.ensemble.learned_from(encoder.about(), encoder.feature_size))
+    def __init__(self, models: Sequence[Model], encoder: "Encoder"):
+        check_vocabularies(models)
+        self.models, self.encoder = models, encoder
+        self.note = "; ".join(encoder_warnings(models, encoder.about(), encoder.feature_size))
 
     def candidates(
         self,
@@ -38,16 +39,15 @@ class Captioner:
         """For each picture all captions of its beam, best first, or `count` that are drawn.
 
         images: paths, Pillow images or uint8 (H, W, 3) arrays; writing, count, rng, UserError: as
-        in Ensemble.candidates. UnusableImage, a UserError too: a picture that cannot be read.
+        in `ensemble.generate`. UnusableImage, a UserError too: a picture that cannot be read.
         """
         if isinstance(images, str | Path):
             raise UserError(f"{images}: give a list of pictures, [{str(images)!r}]")
-        features = self.ensemble.scale(self.encoder(images))
-        return self.ensemble.candidates(features, writing, count, rng)
+        return generate(self.models, self.encoder(images), writing, count, rng)
 
     def words(self, caption: Caption) -> str:
         """The caption as a sentence."""
-        return self.ensemble.vocabulary.decode(caption.ids)
+        return self.models[0].vocabulary.decode(caption.ids)
 
     def caption(self, images: Sequence, seed: int = 0, **options) -> list[str]:
         """A caption for each picture: the best, or one that is drawn.
@@ -74,18 +74,18 @@ def load(
     from minicap.encoder.session import EXPORTED, SEEDED_ENCODER_ID, Encoder, seeded_encoder
 
     paths = [path] if isinstance(path, str | Path) else path
-    model = Ensemble(tuple(Model.load(Path(each), device_module(device)) for each in paths))
-    known = model.models[0].encoder or {}
+    models = [Model.load(Path(each), device_module(device)) for each in paths]
+    known = models[0].encoder or {}
     if encoder is None and known.get("id") == SEEDED_ENCODER_ID:
-        return Captioner(model, seeded_encoder(device))
+        return Captioner(models, seeded_encoder(device))
     if encoder is None and EXPORTED.exists():
         encoder = EXPORTED
     if encoder is None:
         name = known.get("name", "an encoder that its features file does not name")
         raise UserError(
-            f"{paths[0]}: trained on the {len(model.models[0].scaling.mean)} features of {name}: "
+            f"{paths[0]}: trained on the {len(models[0].scaling.mean)} features of {name}: "
             "give that encoder's ONNX file with --encoder (from Python: encoder=...)"
         )
     # Pictures are prepared as they were for training: there is nothing to choose.
     preprocessing = known.get("preprocessing", "").rpartition("-")[0] or None
-    return Captioner(model, Encoder(encoder, device, preprocessing=preprocessing))
+    return Captioner(models, Encoder(encoder, device, preprocessing=preprocessing))

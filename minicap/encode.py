@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from minicap import commands
 from minicap.data.captions import find_names, read_captions
-from minicap.data.store import SKIPPED, STORE, FeatureStore
-from minicap.encoder.photos import find_photos
+from minicap.data.store import LOCK, SKIPPED, STORE, FeatureStore
+from minicap.encoder.photos import Photos, find_photos
 from minicap.encoder.pipeline import encode_batches
 from minicap.encoder.session import EXPORTED, Encoder
 from minicap.errors import UserError
+from minicap.files import exclusive
 
 CPUS = commands.cpu_count()
 
@@ -55,21 +56,26 @@ def main(arguments: list[str] | None = None) -> int | None:
         if not 1 <= number <= 1024:
             raise UserError(f"--{name} must be from 1 to 1024")
     photos = find_photos(options.photos, options.root)
-    there = len(photos.names)
+    print(f"photos    {len(photos.names):,} in {options.photos}", end="")
+    print(f", {photos.left_out:,} other files left out" if photos.left_out else "")
     if options.captions:
         named = read_captions(options.captions).texts
         places = find_names(named, photos.names)
         photos = photos.only(places.get(name, name) for name in named)
+        print(f"          {len(places):,} of the {len(named):,} that {options.captions} speaks of")
     encoder = Encoder(options.encoder, options.device, 1, options.preprocessing)
+    busy = f"{options.out}: another process is encoding into this store"
+    with exclusive(options.out / LOCK, busy):
+        return fill_store(options, photos, encoder)
+
+
+def fill_store(options: Options, photos: Photos, encoder: Encoder) -> int | None:
+    """Encode what the store still lacks. Returns the exit status."""
     if (options.out / STORE).exists():
         store = FeatureStore.open(options.out)
         store.check(photos.names, encoder.about())
     else:
         store = FeatureStore.create(options.out, photos.names, encoder.about(), encoder.batch)
-    print(f"photos    {there:,} in {options.photos}", end="")
-    print(f", {photos.left_out:,} other files left out" if photos.left_out else "")
-    if options.captions:
-        print(f"          {len(places):,} of the {len(named):,} that {options.captions} speaks of")
     print(
         f"encoder   {encoder.name} ({encoder.id[:12]}), {encoder.preprocessing}, {options.device}"
     )

@@ -14,12 +14,13 @@ from minicap.backend import device_module
 from minicap.data.dataset import DataFiles
 from minicap.data.judged import read_pictures, sources, training_pictures
 from minicap.data.results import coco_numbers, image_ids, read_results, results_text
+from minicap.ensemble import check_vocabularies
 from minicap.errors import UserError
 from minicap.evaluation import (
     Evaluation,
     Written,
+    check_features,
     choose,
-    doubts,
     facts,
     manner,
     score,
@@ -32,7 +33,7 @@ from minicap.floors import floors
 from minicap.gallery import gallery, scenes_beside
 from minicap.generate import BEAM, Writing
 from minicap.metrics import Judge, Tokenizer
-from minicap.model import Ensemble, Model
+from minicap.model import Model
 from minicap.page import page, read_history
 
 SCORES, CAPTIONS, REPORT = "scores.json", "captions.json", "report.html"
@@ -106,11 +107,13 @@ def main(arguments: list[str] | None = None) -> None:
     options.check()
     source = options.model or options.results
     assert source
-    model, remembered = None, {}
+    models: list[Model] = []
+    remembered = {}
     if options.model:
         xp = device_module(options.device)
         paths = options.model, *options.ensemble
-        model = Ensemble(tuple(Model.load(path, xp) for path in paths))
+        models = [Model.load(path, xp) for path in paths]
+        check_vocabularies(models)
         remembered = checkpoint.load(options.model, "model")[1].get("options", {})
     files, trained_on = sources(options.data, remembered.get("data"))
     assert files.captions
@@ -127,27 +130,27 @@ def main(arguments: list[str] | None = None) -> None:
     pictures = read_pictures(files, split)
     scenes = scenes_beside(files.captions, pictures.names)
     shown = gallery(pictures.names, scenes, options.photos, remembered.get("photos"))
-    train, notes = training_pictures(trained_on, pictures, lot=bool(model) or split != "all")
+    train, notes = training_pictures(trained_on, pictures, lot=bool(models) or split != "all")
     judge = Judge(pictures.references, options.tokenizer, options.meteor)
     ids = image_ids(pictures.names, coco_numbers(files.captions))
-    if model:
+    if models:
         rng = numpy.random.default_rng(options.seed)
-        notes += doubts(model, pictures)
-        written = write(model, pictures, options.writing, rng)
+        notes += check_features(models, pictures)
+        written = write(models, pictures, options.writing, rng)
     else:
         texts = read_results(source, ids)
         written = [[Written(texts[name])] for name in pictures.names]
     captions = [candidates[0].text for candidates in written]
-    writers = {"model" if model else "results": captions}
+    writers = {"model" if models else "results": captions}
     writers |= floors(captions, pictures, train, options.neighbours, options.seed)
     evaluation = Evaluation(
         pictures,
         score(judge, pictures, writers, scenes),
         written,
-        model.vocabulary if model else None,
+        models[0].vocabulary if models else None,
         {
             "judged": " + ".join(map(str, (source, *options.ensemble))),
-            "writing": dataclasses.asdict(options.writing) if model else None,
+            "writing": dataclasses.asdict(options.writing) if models else None,
             "captions": str(files.captions),
             "split": split,
             "pictures": len(pictures.names),

@@ -11,10 +11,11 @@ from tqdm import tqdm
 from minicap.data.judged import Pictures
 from minicap.data.scenes import Scene
 from minicap.data.vocabulary import SPECIAL, UNK, Vocabulary, tokenise
+from minicap.ensemble import encoder_warnings, generate
 from minicap.errors import UserError
 from minicap.generate import Caption, Writing
 from minicap.metrics import Judge
-from minicap.model import Ensemble
+from minicap.model import Model
 from minicap.truth import facts as stated
 from minicap.truth import truths
 
@@ -131,28 +132,28 @@ class Evaluation:
         return Counter(" ".join(tokenise(c)) for c in self.judged.captions).most_common(count)
 
 
-def doubts(ensemble: Ensemble, pictures: Pictures) -> list[str]:
+def check_features(models: Sequence[Model], pictures: Pictures) -> list[str]:
     """Notes on whether the models have learned from such features.
 
     UserError: pictures without features, or with those of another encoder than the models'.
     """
     if pictures.features is None:
         raise UserError("the model needs the pictures' features: name them with --features")
-    return ensemble.learned_from(pictures.encoder or {}, pictures.features.shape[1])
+    return encoder_warnings(models, pictures.encoder or {}, pictures.features.shape[1])
 
 
 def write(
-    ensemble: Ensemble, pictures: Pictures, writing: Writing, rng: numpy.random.Generator
+    models: Sequence[Model], pictures: Pictures, writing: Writing, rng: numpy.random.Generator
 ) -> list[list[Written]]:
-    """The candidates for each picture, best first. rng: for drawing. `doubts` has been asked."""
+    """The candidates for each picture, best first. rng: for sampling."""
     features = pictures.features
     assert features is not None
     written = []
     with tqdm(total=len(features), unit="picture", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(features), TOGETHER):
-            scaled = ensemble.scale(features[start : start + TOGETHER])
-            for captions in ensemble.candidates(scaled, writing, rng=rng):
-                written.append([as_written(ensemble.vocabulary, each) for each in captions])
+            some = features[start : start + TOGETHER]
+            for captions in generate(models, some, writing, rng=rng):
+                written.append([as_written(models[0].vocabulary, each) for each in captions])
                 bar.update()
     return written
 

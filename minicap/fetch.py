@@ -13,6 +13,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from minicap.errors import UserError
+from minicap.files import exclusive
 
 TRIES = 5  # in a row that bring nothing new
 PAUSE = 1.0  # seconds before the second try; doubled for each further one
@@ -43,12 +44,28 @@ def fetch(
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"not an HTTP address: {url}")
-    by_hand = f"fetch {url} by hand and put it at {path}"
-    part = path.with_name(path.name + ".part")
     with _local(path):
         if path.exists() and is_whole(path, checksum, size):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with exclusive(path.with_name(f".{path.name}.lock"), f"{path}: another process downloads it"):
+        _fetch(url, path, part, checksum, size, what, timeout, most)
+    return path
+
+
+def _fetch(
+    url: str,
+    path: Path,
+    part: Path,
+    checksum: str,
+    size: int | None,
+    what: str,
+    timeout: float,
+    most: int | None,
+) -> None:
+    """Download with retries, check, and put the file in its place."""
+    by_hand = f"fetch {url} by hand and put it at {path}"
     best, failures = -1, 0
     while True:
         reached_server = True
@@ -87,7 +104,6 @@ def fetch(
         with part.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-    return path
 
 
 def is_whole(path: Path, checksum: str, size: int | None = None) -> bool:

@@ -1,5 +1,6 @@
 """Files that are never half-written."""
 
+import contextlib
 import gzip
 import os
 import secrets
@@ -45,6 +46,32 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs, and remove it afterwards.
+
+    The operating system releases the lock of a process that is killed. Raises UserError: `refusal`
+    if another process holds the lock, or the file cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(refusal) from None
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        # Removed while it is held: nobody else can be holding it. (Windows keeps an open file.)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

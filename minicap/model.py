@@ -1,20 +1,18 @@
 """A trained model: decoder, vocabulary and what it must know of its features, in one file."""
 
-import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy
 
 from minicap import checkpoint
-from minicap.backend import Array, array_module, to_device, to_host
+from minicap.backend import Array, to_device, to_host
 from minicap.data.features import Scaling
-from minicap.data.vocabulary import Vocabulary, tokenise
+from minicap.data.vocabulary import Vocabulary
 from minicap.decoder import Sizes
 from minicap.errors import UserError
-from minicap.generate import GREEDY, Caption, Rules, Writing, beam_search
 from minicap.nn.parameters import Parameters
 
 
@@ -78,7 +76,7 @@ class Model:
             parameters[name][...] = to_device(array, xp)
         return cls(sizes, parameters, vocabulary, scaling, max_len, encoder)
 
-    def learned_from(self, encoder: Mapping, width: int) -> str:
+    def check_encoder(self, encoder: Mapping, width: int) -> str:
         """Whether this model has learned from such features: "", or a note with the doubts.
 
         encoder: what is known of the one that made them, as Encoder.about() has it, or nothing;
@@ -115,109 +113,6 @@ class Model:
             )
         return ""
 
-    def candidates(
-        self,
-        features: Array,
-        writing: Writing = GREEDY,
-        count: int = 1,
-        rng: numpy.random.Generator | None = None,
-    ) -> list[list[Caption]]:
-        """As `Ensemble.candidates`. features: (N, F), scaled already, on the model's device."""
-        return Ensemble((self,)).candidates([features], writing, count, rng)
-
-    def write(
-        self,
-        features: Array,
-        writing: Writing = GREEDY,
-        rng: numpy.random.Generator | None = None,
-    ) -> list[str]:
-        """The best caption for each row of features, or a drawn one, as words."""
-        found = self.candidates(features, writing, rng=rng)
-        return [self.vocabulary.decode(captions[0].ids) for captions in found]
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Models of one vocabulary that write together; one model alone is the simplest of them.
-
-    UserError: vocabularies that differ.
-    """
-
-    models: tuple[Model, ...]
-
-    def __post_init__(self):
-        for number, other in enumerate(self.models[1:], 2):
-            difference = self.vocabulary.difference(other.vocabulary)
-            if difference:
-                raise UserError(
-                    f"models write together only if they know the same words, and the first and "
-                    f"number {number} do not: {difference}"
-                )
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary that all of them have."""
-        return self.models[0].vocabulary
-
-    @property
-    def max_words(self) -> int:
-        """After so many words, #END# among them, a caption is cut: as the models were trained."""
-        return min(model.max_len for model in self.models) - 1
-
-    def learned_from(self, encoder: Mapping, width: int) -> list[str]:
-        """The models' different notes on such features. (See Model.learned_from.)"""
-        notes = [model.learned_from(encoder, width) for model in self.models]
-        return list(dict.fromkeys(filter(None, notes)))
-
-    @functools.cached_property
-    def _scalings(self) -> list[Scaling]:
-        """Each model's, on its device."""
-        scalings = []
-        for model in self.models:
-            xp = array_module(model.parameters["lstm"])
-            parts = {name: a for name, a in vars(model.scaling).items() if a is not None}
-            scalings.append(Scaling(**{name: to_device(a, xp) for name, a in parts.items()}))
-        return scalings
-
-    def scale(self, features: Array) -> list[Array]:
-        """Features as an encoder made them, (N, F), as each of the models has learned from them,
-        on its device."""
-        xp = array_module(self.models[0].parameters["lstm"])
-        if array_module(features) is not xp:
-            features = to_device(to_host(features), xp)
-        return [scaling(features) for scaling in self._scalings]
-
-    def candidates(
-        self,
-        features: Sequence[Array],
-        writing: Writing = GREEDY,
-        count: int = 1,
-        rng: numpy.random.Generator | None = None,
-    ) -> list[list[Caption]]:
-        """For each of N pictures all captions of its beam, best first, or `count` that are drawn.
-
-        features: what `scale` returns; count: the beam is at least as wide; rng: for drawing.
-        UserError: what Writing.check refuses, words that the models do not know in its
-        `beginning`, captions longer than the models'.
-        """
-        writing.check()
-        v = self.vocabulary
-        beginning = tokenise(writing.beginning)
-        unknown = [word for word in beginning if word not in v.ids]
-        if unknown:
-            raise UserError(
-                f"--beginning: not among the {len(v):,} words of the model: {', '.join(unknown)}"
-            )
-        for name, words in ("beginning", len(beginning)), ("min-length", writing.min_length):
-            if words > self.max_words:
-                limit = f"the model's captions have {self.max_words} at the most"
-                raise UserError(f"--{name}: {words} words, but {limit}")
-        rules = Rules(
-            start=v.start,
-            end=v.end,
-            banned=(v.pad, v.unk),
-            max_words=self.max_words,
-            beginning=[v.ids[word] for word in beginning],
-        )
-        parameters = [model.parameters for model in self.models]
-        return beam_search(parameters, features, rules, writing, count, rng)
+    def for_scaled_features(self) -> "Model":
+        """The same model for features that are already scaled, such as a Dataset's."""
+        return replace(self, scaling=Scaling.none(self.scaling.width))

@@ -1,17 +1,17 @@
 """What a run has come to: lines to print, and pictures with the captions that were written."""
 
-from minicap.backend import array_module, to_device
 from minicap.data.captions import find_names
 from minicap.data.dataset import Dataset, Split, shipped_scenes
 from minicap.data.scenes import load_scenes
 from minicap.data.scenes.drawing import draw
 from minicap.encoder.image import load_image
 from minicap.encoder.photos import Photos
+from minicap.ensemble import generate_text
 from minicap.errors import UnusableImage
 from minicap.generate import BEAM
 from minicap.model import Model
 from minicap.report import Entry
-from minicap.truth import truth_and_floors, truths
+from minicap.truth import truth_and_baselines, truths
 
 SHOWN = 12  # pictures
 
@@ -32,7 +32,8 @@ def scenes_outcome(model: Model, dataset: Dataset, seed: int) -> tuple[list[str]
     """The share of true captions of the shipped test scenes beside its two floors."""
     split, rows = judged(dataset)
     scenes = load_scenes(shipped_scenes() / "scenes.jsonl.gz")
-    captions, found = truth_and_floors(model, dataset.splits["train"], split, scenes, seed)
+    captions = generate_text([model.for_scaled_features()], split.features, BEAM)
+    found = truth_and_baselines(captions, dataset.splits["train"], split, scenes, seed)
     lines = [f"true captions of {len(split.names)} test pictures, combinations never trained on"]
     lines += [
         f"          {share:6.1%}  {writer}, {stated:.1f} facts a caption"
@@ -47,8 +48,7 @@ def scenes_outcome(model: Model, dataset: Dataset, seed: int) -> tuple[list[str]
 def photos_outcome(model: Model, dataset: Dataset, photos: Photos) -> tuple[list[str], list[Entry]]:
     """Some of the photos with their captions; one that cannot be read becomes a line."""
     split, rows = judged(dataset)
-    xp = array_module(model.parameters["lstm"])
-    captions = model.write(to_device(split.features[rows], xp), BEAM)
+    captions = generate_text([model.for_scaled_features()], split.features[rows], BEAM)
     names = names_to_show(dataset)
     places = find_names(names, photos.names)
     lines: list[str] = []

@@ -18,7 +18,7 @@ from minicap.evaluation import TRUE, Evaluation, Written, facts, manner
 from minicap.files import read_lines
 from minicap.gallery import Gallery
 from minicap.markup import Html, tag
-from minicap.svg import histogram, loss_curves
+from minicap.svg import LOSS, figure, histogram, loss_curves, style_sheet
 
 SIDE = 320  # pixels of a picture's longer side
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -71,13 +71,12 @@ def page(
     or none."""
     told = evaluation.settings
     title = f"Captions of {told['pictures']:,} pictures, {told['split']}"
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("title", title),
-        tag("style", Html(style)),
+        tag("style", style_sheet()),
     ]
     body = [
         tag("h1", title),
@@ -135,7 +134,7 @@ def drawings(evaluation: Evaluation, history: Sequence[dict]) -> Html:
     """Curves, if there are two epochs or more, the histogram, and what is repeated."""
     found = [histogram(evaluation.judged.each["CIDEr"]), repeated(evaluation)]
     if history and history[-1]["epoch"] > history[0]["epoch"]:
-        found.insert(0, loss_curves(history))
+        found.insert(0, figure(LOSS, loss_curves(history)))
     return tag("div", found, class_="side")
 
 
@@ -225,7 +224,7 @@ def more(evaluation: Evaluation, row: int) -> Html:
     candidates = evaluation.written[row]
     told = [tag("summary", "References and more"), tag("p", name, class_="soft")]
     if len(candidates) > 1:
-        scored = [(each.text, figure(each.score)) for each in candidates]
+        scored = [(each.text, rounded(each.score)) for each in candidates]
         told += [tag("h3", "Candidates and their scores"), tag("ol", map(with_number, scored))]
     if candidates[0].probabilities:
         pairs = zip(words_of(candidates[0]), candidates[0].probabilities)
@@ -271,7 +270,7 @@ def caption(written: Written) -> Html:
     return tag("p", spans, class_="caption")
 
 
-def figure(score: float | None) -> str:
+def rounded(score: float | None) -> str:
     """A candidate's score, if it has one."""
     return "" if score is None else f"{score:.2f}"
 

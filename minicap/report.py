@@ -1,4 +1,4 @@
-"""Pictures of results, drawn with Pillow: a loss curve, and a sheet of pictures with captions."""
+"""What a run leaves to look at: its loss curves, and a sheet of pictures with captions."""
 
 import math
 import textwrap
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from minicap.files import replacing
+from minicap.files import replacing, write_text
+from minicap.svg import LOSS, document, loss_curves
 
 Entry = tuple[Image.Image, str, bool | None]  # a picture, its caption, whether that is true
 
-INK, PALE, TRAIN, DEV = "#222222", "#dddddd", "#8ab4d8", "#c8553d"
-RIGHT, WRONG = "#2e7d4f", "#b3261e"
+INK, RIGHT, WRONG = "#222222", "#2e7d4f", "#b3261e"
 
 
 def save_png(image: Image.Image, path: Path) -> None:
@@ -22,65 +22,14 @@ def save_png(image: Image.Image, path: Path) -> None:
 
 
 def write_report(folder: Path, history: Sequence[dict], entries: Sequence[Entry]) -> list[Path]:
-    """loss.png and, if there are pictures to show, captions.png in `folder`: their paths."""
+    """Write loss.svg and, if there are pictures to show, captions.png. Returns their paths."""
+    paths = [folder / "loss.svg"]
     supervised = [line for line in history if "train_loss" in line]
-    pictures = {"loss.png": loss_curve(supervised, "loss: nats per word")}
+    write_text(paths[0], document(LOSS, loss_curves(supervised)))
     if entries:
-        pictures["captions.png"] = contact_sheet(entries)
-    for name, picture in pictures.items():
-        save_png(picture, folder / name)
-    return [folder / name for name in pictures]
-
-
-def ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Round numbers within [low, high], `about` so many of them."""
-    raw = max(high - low, 1e-9) / about
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(step * power for step in (1, 2, 5, 10) if step * power >= raw)
-    first = math.ceil(low / step - 1e-9)
-    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def loss_curve(history: Sequence[dict], title: str) -> Image.Image:
-    """Train and dev loss against epochs. history: the lines of metrics.jsonl, one or more."""
-    width, height, left, right, top, bottom, scale = 760, 460, 70, 30, 50, 50, 2
-    image = Image.new("RGB", (width * scale, height * scale), "white")
-    draw = ImageDraw.Draw(image)
-    font, small = (ImageFont.load_default(size * scale) for size in (17, 14))
-    losses = [line[key] for line in history for key in ("train_loss", "dev_loss")]
-    low, high = min(losses), max(losses)
-    low, high = low - 0.05 * (high - low + 0.1), high + 0.05 * (high - low + 0.1)
-    last = max(history[-1]["epoch"], 2)
-
-    def at(epoch: float, loss: float) -> tuple[float, float]:
-        x = left + (epoch - 1) / (last - 1) * (width - left - right)
-        y = top + (high - loss) / (high - low) * (height - top - bottom)
-        return x * scale, y * scale
-
-    for loss in ticks(low, high):
-        draw.line([at(1, loss), at(last, loss)], PALE, scale)
-        x, y = at(1, loss)
-        draw.text((x - 10 * scale, y), f"{loss:.4g}", INK, small, "rm")
-    for epoch in ticks(1, last, 10):
-        if epoch == int(epoch):
-            x, y = at(epoch, low)
-            draw.text((x, y + 8 * scale), f"{epoch:.0f}", INK, small, "ma")
-    for key, colour in (("train_loss", TRAIN), ("dev_loss", DEV)):
-        points = [at(line["epoch"], line[key]) for line in history]
-        draw.line(points, colour, 3 * scale, "curve")
-        for x, y in points:
-            draw.circle((x, y), 3.5 * scale, colour)
-    best = min(history, key=lambda line: line["dev_loss"])
-    x, y = at(best["epoch"], best["dev_loss"])
-    draw.circle((x, y), 7 * scale, None, DEV, 2 * scale)
-    draw.text((left * scale, 16 * scale), title, INK, font)
-    legend = (("train", TRAIN), (f"dev, best {best['dev_loss']:.3f}", DEV))
-    for row, (text, colour) in enumerate(legend):
-        y = (top + 16 + 22 * row) * scale
-        draw.line([((width - 190) * scale, y), ((width - 160) * scale, y)], colour, 3 * scale)
-        draw.text(((width - 152) * scale, y), text, INK, small, "lm")
-    draw.text(((width + left) / 2 * scale, (height - 8) * scale), "epoch", INK, small, "md")
-    return image
+        paths.append(folder / "captions.png")
+        save_png(contact_sheet(entries), paths[1])
+    return paths
 
 
 def contact_sheet(entries: Iterable[Entry], columns: int = 4) -> Image.Image:

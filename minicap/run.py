@@ -19,16 +19,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from minicap import checkpoint
-from minicap.backend import to_device
 from minicap.data.dataset import Dataset
 from minicap.data.vocabulary import Vocabulary
+from minicap.ensemble import generate, generate_text
 from minicap.errors import UserError, plain
 from minicap.files import write_text
 from minicap.model import Model
 from minicap.self_critical import CiderD, as_ids
 from minicap.trainer import Diverged, Trainer
 
-MODEL, RUN, METRICS = "model.safetensors", "run.safetensors", "metrics.jsonl"
+MODEL, RUN, METRICS, LOCK = "model.safetensors", "run.safetensors", "metrics.jsonl", ".lock"
 
 
 class Interrupted(Exception):
@@ -202,7 +202,7 @@ class Run:
     def dev_cider(self) -> float:
         """CIDEr-D of the captions of the dev photos, written greedily, from 0 to 10."""
         dev = self.dataset.splits["dev"]
-        written = self.model().candidates(to_device(dev.features, self.trainer.xp))
+        written = generate([self.model().for_scaled_features()], dev.features)
         return sum(self.judge(n, some[0].ids) for n, some in enumerate(written)) / len(written)
 
     @cached_property
@@ -214,8 +214,9 @@ class Run:
         """A few dev pictures' captions beside the truth."""
         dev = self.dataset.splits["dev"]
         rows = range(0, len(dev.names), max(1, len(dev.names) // count))[:count]
-        features = to_device(dev.features[list(rows)], self.trainer.xp)
-        for row, caption in zip(rows, self.model().write(features), strict=True):
+        model = self.model().for_scaled_features()
+        captions = generate_text([model], dev.features[list(rows)])
+        for row, caption in zip(rows, captions, strict=True):
             tell(f"    {plain(dev.names[row])}: {caption}  |  truth: {plain(dev.captions[row][0])}")
 
 

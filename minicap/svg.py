@@ -1,18 +1,45 @@
 """Drawings for a page: their colours, light or dark, come from its style sheet."""
 
+import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from minicap.markup import Html, tag
-from minicap.report import ticks
+from minicap.markup import Html, tag, together
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 230, 40, 14, 12, 32
+LOSS = "Loss in nats per word, by epoch"
 BIN, BINS = 10, 16  # of the histogram; the last has all above
 
 
-def plot(title: str, shapes: Iterable[Html]) -> Html:
-    """A drawing with a title."""
-    drawing = tag("svg", shapes, view_box=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title)
-    return tag("figure", tag("figcaption", title), drawing)
+def style_sheet() -> Html:
+    """The colours and sizes of pages and drawings."""
+    return Html((Path(__file__).parent / "page.css").read_text(encoding="utf-8"))
+
+
+def drawing(title: str, shapes: Iterable, **attributes: str) -> Html:
+    """Shapes in the common frame."""
+    frame = f"0 0 {WIDTH} {HEIGHT}"
+    return tag("svg", shapes, view_box=frame, role="img", aria_label=title, **attributes)
+
+
+def document(title: str, shapes: Html) -> str:
+    """A drawing as a file of its own."""
+    name_space = "http://www.w3.org/2000/svg"
+    return drawing(title, [tag("style", style_sheet()), shapes], xmlns=name_space) + "\n"
+
+
+def figure(title: str, shapes: Iterable) -> Html:
+    """A drawing on a page, under its title."""
+    return tag("figure", tag("figcaption", title), drawing(title, shapes))
+
+
+def ticks(low: float, high: float, about: int = 6) -> list[float]:
+    """Round numbers within [low, high], `about` so many of them."""
+    raw = max(high - low, 1e-9) / about
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(step * power for step in (1, 2, 5, 10) if step * power >= raw)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> Html:
@@ -34,14 +61,14 @@ def level(text: str, y: float) -> list[Html]:
 
 
 def loss_curves(history: Sequence[dict]) -> Html:
-    """Train and dev loss against epochs, two or more."""
+    """The shapes of both loss curves: train and dev loss against epochs, one or more."""
     losses = [epoch[key] for epoch in history for key in ("train_loss", "dev_loss")]
     margin = 0.05 * (max(losses) - min(losses)) + 1e-6
     low, high = min(losses) - margin, max(losses) + margin
     first, last = history[0]["epoch"], history[-1]["epoch"]
 
     def at(epoch: float, loss: float) -> tuple[float, float]:
-        x = LEFT + (epoch - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+        x = LEFT + (epoch - first) / max(last - first, 1) * (WIDTH - LEFT - RIGHT)
         y = TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM)
         return round(x, 1), round(y, 1)
 
@@ -59,7 +86,7 @@ def loss_curves(history: Sequence[dict]) -> Html:
         shapes.append(label(name, WIDTH - 120, y, "start"))
     x, y = at(best["epoch"], best["dev_loss"])
     shapes.append(tag("circle", cx=x, cy=y, r=4, class_="warm"))
-    return plot("Loss in nats per word, by epoch", shapes)
+    return together(shapes)
 
 
 def histogram(cider: Sequence[float]) -> Html:
@@ -79,4 +106,4 @@ def histogram(cider: Sequence[float]) -> Html:
         if place % 5 == 0:
             above = "+" if place == BINS - 1 else ""
             shapes.append(label(f"{place * BIN}{above}", x, HEIGHT - 14))
-    return plot("Pictures by their CIDEr", shapes)
+    return figure("Pictures by their CIDEr", shapes)

@@ -17,11 +17,12 @@ from minicap.data.captions import find_names
 from minicap.data.dataset import DataFiles, load_dataset
 from minicap.encoder.photos import Photos, find_photos
 from minicap.errors import UserError
+from minicap.files import exclusive
 from minicap.model import Model
 from minicap.outcome import names_to_show, photos_outcome, scenes_outcome
 from minicap.recipes import RECIPES, Recipe
 from minicap.report import write_report
-from minicap.run import MODEL, RUN, Interrupted, Run, check_folder, new_folder
+from minicap.run import LOCK, MODEL, RUN, Interrupted, Run, check_folder, new_folder
 from minicap.self_critical import Critic
 from minicap.trainer import Trainer
 
@@ -168,6 +169,18 @@ def main(arguments: list[str] | None = None) -> int | None:
     trainer = Trainer(recipe, sizes, options.seed, options.threads, xp, critic, frequencies)
     folder = options.resume or new_folder(options.out, options.recipe)
     run = Run(folder, trainer, dataset, to_json(options))
+    try:
+        with exclusive(folder / LOCK, f"{folder}: another process is training in this folder"):
+            return carry_out(run, options, photos)
+    except UserError:
+        with contextlib.suppress(OSError):  # not empty: there is something to resume
+            folder.rmdir()
+        raise
+
+
+def carry_out(run: Run, options: Options, photos: Photos | None) -> int | None:
+    """Train, and report. Returns the exit status."""
+    folder, trainer, dataset, recipe = run.folder, run.trainer, run.dataset, options.settings
     if options.resume:
         run.restore(*checkpoint.load(folder / RUN, "run"))
     counts = ", ".join(
@@ -175,7 +188,8 @@ def main(arguments: list[str] | None = None) -> int | None:
         for split, part in dataset.splits.items()
     )
     print(f"data      {counts}")
-    print(f"          {len(dataset.vocabulary):,} words, {sizes.feature:,} features a picture")
+    features = trainer.sizes.feature
+    print(f"          {len(dataset.vocabulary):,} words, {features:,} features a picture")
     for note in dataset.notes:
         print(f"note      {note}")
     print(
@@ -193,10 +207,6 @@ def main(arguments: list[str] | None = None) -> int | None:
     except Interrupted:
         print(f"stopped and saved; go on with: python -m minicap.train --resume {folder}")
         return 130
-    except UserError:
-        with contextlib.suppress(OSError):  # not empty: there is something to go on from
-            folder.rmdir()
-        raise
     finish(run, options, photos)
     return None
 

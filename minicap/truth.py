@@ -4,13 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
-from minicap.backend import array_module, to_device
 from minicap.data.dataset import Split
 from minicap.data.scenes import Scene
 from minicap.data.scenes.language import judge
 from minicap.floors import most_frequent_caption, others
-from minicap.generate import BEAM
-from minicap.model import Model
 
 
 def truths(captions: Sequence[str], scenes: Sequence[Scene]) -> list[bool]:
@@ -24,26 +21,32 @@ def facts(captions: Sequence[str], scenes: Sequence[Scene]) -> list[int]:
     return [judge(text, scene).facts for text, scene in zip(captions, scenes, strict=True)]
 
 
-def truth_and_floors(
-    model: Model, train: Split, judged: Split, scenes: Mapping[str, Scene], seed: int
-) -> tuple[list[str], dict[str, tuple[float, float]]]:
-    """Captions for all pictures of `judged`, and what three writers come to: the share of true
-    captions, and the facts in a caption.
+def truth_and_baselines(
+    captions: Sequence[str], train: Split, judged: Split, scenes: Mapping[str, Scene], seed: int
+) -> dict[str, tuple[float, float]]:
+    """The share of true captions, and the mean number of facts in one, of a model and of two
+    baselines.
 
-    "model": these captions; "shuffled features": the model, but each picture has the features of
-    another, so that it can only guess what is common; "most frequent caption": the one of train,
-    for every picture. A model that is not far above both floors has not looked.
+    Args:
+        captions: the model's, one for each picture of `judged`, in its order.
+        train: where the most frequent caption comes from.
+        judged: the split that the captions are of.
+        scenes: what was drawn in each picture, by name.
+        seed: of the shuffling.
+
+    Returns:
+        By name: "model"; "shuffled features", the model when each picture has the features of
+        another, so that it can only guess what is common; "most frequent caption", the one of
+        train for every picture. A model that is not far above both baselines has not looked.
     """
-    xp = array_module(model.parameters["lstm"])
     shown = [scenes[name] for name in judged.names]
-    captions = model.write(to_device(judged.features, xp), BEAM)
     writers = {
         "model": captions,
         # With another's features the model writes what it wrote for the other.
         "shuffled features": [captions[row] for row in others(len(captions), seed)],
         "most frequent caption": [most_frequent_caption(train.captions)] * len(shown),
     }
-    return captions, {
+    return {
         name: (float(numpy.mean(truths(texts, shown))), float(numpy.mean(facts(texts, shown))))
         for name, texts in writers.items()
     }

@@ -12,6 +12,7 @@ import minicap
 from minicap import caption, commands
 from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
+from minicap.ensemble import generate_text, scaled_for
 from minicap.generate import BEAM, Writing
 from tests.tiny import WIDTH, model
 
@@ -117,13 +118,13 @@ def test_features_are_scaled(tmp_path, trained, encoder, pictures):
     """A model with another scaling sees other numbers."""
     plain = minicap.load(trained, encoder)
     scaling = Scaling(numpy.ones(WIDTH, "float32"), numpy.full(WIDTH, 2, "float32"))
-    one = plain.ensemble.models[0]
+    one = plain.models[0]
     replace(one, scaling=scaling).save(tmp_path / "other.safetensors")
     other = minicap.load(tmp_path / "other.safetensors", encoder)
     features = plain.encoder(pictures)
-    (found,) = other.ensemble.scale(features)
+    found = scaled_for(other.models[0], features)
     assert numpy.allclose(found, (features - 1) * 2, atol=1e-6)
-    assert other.caption(pictures) == one.write(found, BEAM)
+    assert other.caption(pictures) == generate_text([one.for_scaled_features()], found, BEAM)
 
 
 def test_count_takes_the_best_of_the_beam(command, trained, encoder, pictures):
@@ -172,7 +173,7 @@ def test_several_models_write_together(command, trained, encoder, pictures, tmp_
     """With itself a model writes what it writes alone, with another something else."""
     words = (trained, *pictures, "--encoder", encoder, "--scores")
     alone = command(*words)
-    one = minicap.load(trained, encoder).ensemble.models[0]
+    one = minicap.load(trained, encoder).models[0]
     other = {name: -array for name, array in one.parameters.items()}
     replace(one, parameters=other).save(tmp_path / "other.safetensors")
     together = command(*words, "--ensemble", trained, trained)
@@ -182,7 +183,7 @@ def test_several_models_write_together(command, trained, encoder, pictures, tmp_
     replace(one, vocabulary=vocabulary).save(tmp_path / "cat.safetensors")
     one_line(
         command(*words, "--ensemble", tmp_path / "cat.safetensors"),
-        "know the same",
+        "needs models with the same words",
         "only in the first: 1 (blue); only in the second: 1 (cat)",
     )
 

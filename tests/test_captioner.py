@@ -9,9 +9,9 @@ import pytest
 import minicap
 from minicap.captioner import Captioner
 from minicap.data.features import Scaling
+from minicap.ensemble import generate, generate_text, scaled_for
 from minicap.errors import UserError
 from minicap.generate import BEAM, Writing
-from minicap.model import Ensemble
 from tests.tiny import WIDTH, model
 
 
@@ -36,7 +36,7 @@ IMAGES = list(numpy.random.default_rng(2).normal(size=(7, 2, 4)))
 
 
 def test_a_caption_for_each_picture_and_the_same_alone():
-    captioner = Captioner(model(), Stub())
+    captioner = Captioner([model()], Stub())
     captions = captioner.caption(IMAGES)
     assert len(captions) == 7 and len(set(captions)) > 1
     assert [captioner.caption([image])[0] for image in IMAGES] == captions
@@ -45,16 +45,15 @@ def test_a_caption_for_each_picture_and_the_same_alone():
 
 def test_features_are_scaled_as_in_training():
     mean, scale = numpy.full(WIDTH, 2, "float32"), numpy.full(WIDTH, 3, "float32")
-    captioner = Captioner(replace(model(), scaling=Scaling(mean, scale)), Stub())
+    captioner = Captioner([replace(model(), scaling=Scaling(mean, scale))], Stub())
     shown = numpy.reshape(IMAGES, (7, WIDTH)).astype("float32")
-    (features,) = captioner.ensemble.scale(shown)
-    assert numpy.allclose(features, (shown - 2) * 3)
-    assert captioner.caption(IMAGES) == model().write((shown - 2) * 3, BEAM)
-    assert captioner.caption(IMAGES) != Captioner(model(), Stub()).caption(IMAGES)
+    assert numpy.allclose(scaled_for(captioner.models[0], shown), (shown - 2) * 3)
+    assert captioner.caption(IMAGES) == generate_text([model()], (shown - 2) * 3, BEAM)
+    assert captioner.caption(IMAGES) != Captioner([model()], Stub()).caption(IMAGES)
 
 
 def test_drawing_is_repeatable_and_temperature_0_is_none():
-    captioner = Captioner(model(), Stub())
+    captioner = Captioner([model()], Stub())
     drawn = [captioner.caption(IMAGES, seed, temperature=2) for seed in (0, 1, 2, 3, 4, 0)]
     assert drawn[0] == drawn[5] and len(set(map(tuple, drawn))) == 5
     assert captioner.caption(IMAGES, 9, temperature=0) == captioner.caption(IMAGES)
@@ -65,16 +64,16 @@ def test_drawing_is_repeatable_and_temperature_0_is_none():
 @pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf"), -float("inf")])
 def test_a_senseless_temperature(temperature):
     with pytest.raises(UserError, match="temperature must be"):
-        Captioner(model(), Stub()).caption(IMAGES, temperature=temperature)
+        Captioner([model()], Stub()).caption(IMAGES, temperature=temperature)
 
 
 def test_the_hottest_temperature_writes_no_special_words():
-    captions = Captioner(model(), Stub()).caption(IMAGES, temperature=1000)
+    captions = Captioner([model()], Stub()).caption(IMAGES, temperature=1000)
     assert not any("#" in caption for caption in captions)
 
 
 def test_candidates_are_the_captions_of_the_beam():
-    captioner = Captioner(model(), Stub())
+    captioner = Captioner([model()], Stub())
     found = captioner.candidates(IMAGES, Writing(beams=2), count=3)
     assert [captioner.words(some[0]) for some in found] == captioner.caption(IMAGES, beams=3)
     assert all(len({captioner.words(caption) for caption in some}) == 3 for some in found)
@@ -84,23 +83,23 @@ def test_several_models_write_together(tmp_path):
     """Each sees the features as it has learned from them; all must know the same words and have
     learned from the same encoder."""
     scaling = Scaling(numpy.full(WIDTH, 2, "float32"), numpy.full(WIDTH, 3, "float32"))
-    both = Ensemble((model({"id": "stub", "name": "s"}), replace(model(), scaling=scaling)))
+    both = [model({"id": "stub", "name": "s"}), replace(model(), scaling=scaling)]
     captioner = Captioner(both, Stub())
     shown = numpy.reshape(IMAGES, (7, WIDTH)).astype("float32")
     found = captioner.candidates(IMAGES)
-    assert found == both.candidates([shown, (shown - 2) * 3], BEAM)
-    assert found != Captioner(model(), Stub()).candidates(IMAGES)
+    assert found == generate(both, shown, BEAM)
+    assert found != Captioner([model()], Stub()).candidates(IMAGES)
     assert "did not say which encoder" in captioner.note
     other = replace(model({"id": "other", "name": "another"}))
     with pytest.raises(UserError, match="another.*not from those of stub"):
-        Captioner(Ensemble((model(), other)), Stub())
+        Captioner([model(), other], Stub())
 
 
 def test_another_encoder_is_refused_with_the_reason():
     trained = model({"id": "0123456789abcdef", "name": "their encoder"})
     with pytest.raises(UserError, match="their encoder.*0123456789ab.*stub encoder"):
-        Captioner(trained, Stub())
-    Captioner(model({"id": "stub", "name": "other name"}), Stub())  # the id decides
+        Captioner([trained], Stub())
+    Captioner([model({"id": "stub", "name": "other name"})], Stub())  # the id decides
 
 
 def test_the_same_network_in_another_precision_is_used_with_a_note():
@@ -110,16 +109,16 @@ def test_the_same_network_in_another_precision_is_used_with_a_note():
         {"id": "int4", "name": "int4", "preprocessing": "p", "float32_id": "whole"},
     )
     for trained, given in (whole, int8), (int8, whole), (int8, other):
-        note = Captioner(model(trained), Stub(**given)).note
+        note = Captioner([model(trained)], Stub(**given)).note
         assert "near, not equal" in note and "\n" not in note
         assert note.index(trained["name"]) < note.index(f"those of {given['name']}")
-        assert not Captioner(model(trained), Stub(**trained)).note
+        assert not Captioner([model(trained)], Stub(**trained)).note
     with pytest.raises(UserError, match="int8.*not from those of other"):
-        Captioner(model(int8), Stub(id="other", name="other", float32_id="another"))
+        Captioner([model(int8)], Stub(id="other", name="other", float32_id="another"))
 
 
 def test_a_model_that_was_never_told_its_encoder_says_so():
-    assert "did not say which encoder" in Captioner(model(), Stub()).note
+    assert "did not say which encoder" in Captioner([model()], Stub()).note
 
 
 def test_pictures_are_prepared_as_for_training(tmp_path):
@@ -143,7 +142,7 @@ def test_another_width_is_refused_with_both():
     with pytest.raises(
         UserError, match="from 8 features of an encoder.*those of stub encoder.*are 9"
     ):
-        Captioner(model(), wide)
+        Captioner([model()], wide)
 
 
 def test_load_needs_to_know_the_encoder(tmp_path):
@@ -179,4 +178,4 @@ def test_no_model_and_no_such_device(tmp_path):
 def test_one_picture_must_come_in_a_list():
     """A text is a sequence too, of letters: no file has such a name."""
     with pytest.raises(UserError, match="give a list of pictures"):
-        Captioner(model(), Stub()).caption("picture.png")
+        Captioner([model()], Stub()).caption("picture.png")

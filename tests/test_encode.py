@@ -19,7 +19,8 @@ from PIL import Image
 
 from minicap import commands, encode
 from minicap.data.features import read_features
-from minicap.data.store import FEATURES, MARKS, REASONS, STORE, FeatureStore
+from minicap.data.store import FEATURES, LOCK, MARKS, REASONS, STORE, FeatureStore
+from minicap.files import exclusive
 
 pytest.importorskip("onnxruntime")
 from minicap.encoder.session import Encoder
@@ -96,6 +97,18 @@ def test_a_second_run_has_nothing_to_do_and_a_third_may_not_mix(photos, onnx, tm
     assert run(*command) == 1
     assert "1 are new and 0 gone: new.png" in capsys.readouterr().err
     assert contents(out) == before
+
+
+def test_a_store_into_which_another_process_encodes_is_left_alone(photos, onnx, tmp_path, capsys):
+    out = tmp_path / "out"
+    with exclusive(out / LOCK, ""):
+        assert run(photos, "--encoder", onnx, "--out", out) == 1
+        assert contents(out) == {LOCK: b""}
+    error = capsys.readouterr().err
+    assert f"{out}: another process is encoding" in error and error.count("\n") == 1
+    (out / LOCK).touch()  # as a kill leaves it
+    assert not run(photos, "--encoder", onnx, "--out", out)
+    assert LOCK not in contents(out)
 
 
 def test_photos_that_were_skipped_are_tried_again(photos, onnx, tmp_path, capsys):

@@ -11,6 +11,7 @@ from PIL import Image
 from minicap import commands, evaluate, train
 from minicap.data.features import Features, read_features
 from minicap.data.results import results_text
+from minicap.ensemble import generate_text
 from minicap.evaluate import CAPTIONS, REPORT, SCORES
 from minicap.files import read_lines
 from minicap.generate import BEAM
@@ -94,7 +95,7 @@ def test_a_model_on_the_data_it_remembers(command, run, tmp_path):
     ]
     written = {e["image_id"]: e["caption"] for e in json.loads((tmp_path / CAPTIONS).read_text())}
     model, stored = Model.load(folder / MODEL), read_features(files.features)
-    wanted = model.write(model.scaling(stored.array[6:9]), BEAM)
+    wanted = generate_text([model], stored.array[6:9], BEAM)
     references = {
         f"{n}.jpg": [f"a {colour} dog {end}" for end in tiny.ENDINGS[: 2 + n % 2]]
         for n, colour in zip((6, 7, 8), tiny.COLOURS, strict=True)

@@ -10,6 +10,7 @@ from minicap.data.judged import Pictures
 from minicap.data.scenes import random_scene
 from minicap.data.scenes.language import write_captions
 from minicap.data.vocabulary import Vocabulary
+from minicap.ensemble import generate
 from minicap.errors import UserError
 from minicap.evaluation import (
     FACTS,
@@ -17,8 +18,8 @@ from minicap.evaluation import (
     Evaluation,
     Row,
     Written,
+    check_features,
     choose,
-    doubts,
     facts,
     manner,
     score,
@@ -28,7 +29,6 @@ from minicap.evaluation import (
 )
 from minicap.generate import Writing
 from minicap.metrics import METRICS, Judge
-from minicap.model import Ensemble
 from tests import tiny
 
 RNG = numpy.random.default_rng(0)
@@ -164,8 +164,9 @@ def test_a_model_writes_from_features_as_it_scales_them():
     mean = numpy.arange(tiny.WIDTH) / 9.0
     model = replace(model, scaling=Scaling(mean, numpy.full(tiny.WIDTH, 0.5)))
     features = numpy.random.default_rng(0).normal(size=(300, tiny.WIDTH))
-    written = write(Ensemble((model,)), pictures(300, features), Writing(beams=2), RNG)
-    asked = model.candidates((features.astype("float32") - mean) / 2, Writing(beams=2))
+    written = write([model], pictures(300, features), Writing(beams=2), RNG)
+    scaled = (features.astype("float32") - mean) / 2
+    asked = generate([model.for_scaled_features()], scaled, Writing(beams=2))
     for mine, theirs in zip(written, asked, strict=True):
         assert len(mine) == 2
         for one, other in zip(mine, theirs, strict=True):
@@ -195,20 +196,19 @@ ENCODER = {"id": "one", "name": "encoder one"}
 )
 def test_features_of_another_encoder_are_refused(features, encoder, line):
     with pytest.raises(UserError, match=line):
-        doubts(Ensemble((tiny.model(ENCODER),)), pictures(2, features, encoder))
+        check_features([tiny.model(ENCODER)], pictures(2, features, encoder))
 
 
 def test_doubts_about_the_encoder_are_noted():
-    features, model = numpy.ones((2, 8), "f4"), Ensemble((tiny.model(ENCODER),))
+    features, model = numpy.ones((2, 8), "f4"), [tiny.model(ENCODER)]
     for other, doubt in (
         (ENCODER, None),
         ({"id": "y", "name": "y", "float32_id": "one"}, "near, not equal"),
         (None, "the features did not say which encoder made them"),
     ):
-        notes = doubts(model, pictures(2, features, other))
+        notes = check_features(model, pictures(2, features, other))
         assert len(notes) == bool(doubt) and (doubt or "") in str(notes)
-    nothing = Ensemble((tiny.model(),))
-    assert doubts(nothing, pictures(2, features, None)) == []
+    assert check_features([tiny.model()], pictures(2, features, None)) == []
 
 
 def test_the_manner_of_writing_in_words():

@@ -10,6 +10,7 @@ import pytest
 from minicap import fetch as module
 from minicap.errors import UserError
 from minicap.fetch import fetch, is_whole
+from minicap.files import exclusive
 from tests.loopback import FILE, OTHER, Server, good, status
 
 CHECKSUM = "sha256:" + hashlib.sha256(FILE).hexdigest()
@@ -51,6 +52,17 @@ def test_a_file_that_is_there_is_not_asked_for(tmp_path, serve):
     for size in len(FILE), None:
         assert fetch(server.url, path, CHECKSUM, size) == path
     assert not server.asked
+
+
+def test_two_downloads_of_one_file_do_not_meet(tmp_path, serve):
+    path = tmp_path / "file.bin"
+    server = serve(good())
+    refused = pytest.raises(UserError, match="file.bin: another process downloads it")
+    with exclusive(tmp_path / ".file.bin.lock", ""), refused:
+        fetch(server.url, path, CHECKSUM)
+    assert not server.asked and left(tmp_path) == []
+    fetch(server.url, path, CHECKSUM)
+    assert left(tmp_path) == ["file.bin"]
 
 
 def test_a_damaged_file_is_fetched_again(tmp_path, serve):

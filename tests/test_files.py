@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import multiprocessing
 import os
 import signal
 import stat
@@ -11,7 +12,7 @@ import sys
 import pytest
 
 from minicap.errors import UserError
-from minicap.files import read_lines, read_text, replacing, write_text
+from minicap.files import exclusive, read_lines, read_text, replacing, write_text
 
 
 def test_a_new_file_and_its_folder(tmp_path):
@@ -169,3 +170,35 @@ def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch):
     write_text(tmp_path / "x.gz", "a" * 1001)
     with pytest.raises(UserError, match="would unpack to more than 1,000 bytes"):
         read_text(tmp_path / "x.gz", "text")
+
+
+def hold(path, held, release):
+    with exclusive(path, "taken"):
+        held.set()
+        release.wait(30)
+
+
+def test_a_lock_keeps_a_second_process_out_and_leaves_nothing(tmp_path):
+    """Held by another process: one line. Afterwards, or once it is killed, free again."""
+    path = tmp_path / "new" / ".lock"
+    context = multiprocessing.get_context("spawn")
+    for killed in False, True:
+        held, release = context.Event(), context.Event()
+        other = context.Process(target=hold, args=(path, held, release))
+        other.start()
+        assert held.wait(30)
+        with pytest.raises(UserError, match="^taken$"), exclusive(path, "taken"):
+            raise AssertionError
+        if killed:
+            other.kill()
+        release.set()
+        other.join()
+        with exclusive(path, "taken"):
+            assert path.exists()
+        assert not path.exists()
+
+
+def test_a_lock_in_a_folder_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"), exclusive(tmp_path / "file/x", "taken"):
+        pass

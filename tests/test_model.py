@@ -9,9 +9,9 @@ from minicap import checkpoint
 from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
 from minicap.decoder import Sizes, initialise
+from minicap.ensemble import generate_text
 from minicap.errors import UserError
-from minicap.generate import GREEDY, Writing
-from minicap.model import Ensemble, Model
+from minicap.model import Model
 from tests.tiny import WIDTH, model
 
 FEATURES = numpy.random.default_rng(1).normal(size=(9, WIDTH)).astype("float32")
@@ -35,7 +35,7 @@ def test_round_trip(path):
     for name, array in before.parameters.items():
         assert numpy.array_equal(after.parameters[name], array)
     assert numpy.array_equal(after.scaling(FEATURES), before.scaling(FEATURES))
-    assert after.write(FEATURES) == before.write(FEATURES)
+    assert generate_text([after], FEATURES) == generate_text([before], FEATURES)
     assert checkpoint.load(path, "model")[1]["epoch"] == 3
 
 
@@ -48,7 +48,11 @@ def test_a_model_that_always_sees_the_photo_makes_the_round_trip(path):
     before.save(path)
     after = Model.load(path)
     assert after.sizes == sizes and (after.parameters.flat == parameters.flat).all()
-    assert after.write(FEATURES) == before.write(FEATURES) != m.write(FEATURES)
+    assert (
+        generate_text([after], FEATURES)
+        == generate_text([before], FEATURES)
+        != generate_text([m], FEATURES)
+    )
 
 
 def saved_with(path, change):
@@ -62,7 +66,9 @@ def saved_with(path, change):
 def test_options_that_are_gone_and_were_off_change_nothing(path):
     saved_with(path, lambda sizes: sizes.update(layers=1, maxout=False, tie=False))
     after = Model.load(path)
-    assert after.sizes == model().sizes and after.write(FEATURES) == model().write(FEATURES)
+    assert after.sizes == model().sizes and generate_text([after], FEATURES) == generate_text(
+        [model()], FEATURES
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,57 +85,6 @@ def test_options_of_another_version_are_named_in_one_line(path, change, told):
     with pytest.raises(UserError, match=told) as caught:
         Model.load(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_captions_are_plain_words_within_the_length_it_was_trained_on():
-    """max_len counts #START# and #END# or, in a caption that was cut, one more word."""
-    captions = [caption.split() for caption in model(max_len=7).write(FEATURES)]
-    assert max(map(len, captions)) == 6
-    assert {word for caption in captions for word in caption} <= {"a", "blue", "dog", "red"}
-
-
-def test_a_word_that_may_not_be_written_takes_no_word_s_place():
-    """However likely #UNK#, #PAD# and #START# are, the captions are those without them."""
-    m = model()
-    expected = m.write(FEATURES)
-    v = m.vocabulary
-    for banned in (v.unk, v.pad, v.start):
-        m.parameters["token_logits"][-1, banned] += 100
-    assert m.write(FEATURES) == expected
-
-
-def test_candidates_are_one_model_s_ensemble():
-    """Scaled features in, the same captions out, best first; a draw needs a random stream."""
-    m = model()
-    found = m.candidates(FEATURES, Writing(beams=3))
-    assert found == Ensemble((m,)).candidates([FEATURES], Writing(beams=3))
-    best = [m.vocabulary.decode(captions[0].ids) for captions in found]
-    assert m.write(FEATURES, Writing(beams=3)) == best
-    drawn = [
-        m.candidates(FEATURES, Writing(temperature=1), 2, numpy.random.default_rng(seed))
-        for seed in (0, 0, 1)
-    ]
-    assert drawn[0] == drawn[1] != drawn[2] and all(len(some) == 2 for some in drawn[0])
-
-
-def test_an_ensemble_writes_no_longer_than_any_of_its_models():
-    together = Ensemble((model(max_len=7), model(max_len=4)))
-    assert together.max_words == 3
-    captions = together.candidates(together.scale(FEATURES), GREEDY)
-    assert max(len(some[0].ids) for some in captions) == 3
-
-
-def test_an_ensemble_has_one_vocabulary():
-    other = replace(model(), vocabulary=Vocabulary(["a", "cat", "dog", "red"]))
-    with pytest.raises(UserError, match="and number 3 do not: 8 against 8 words.*blue.*cat"):
-        Ensemble((model(), model(), other))
-
-
-def test_a_beginning_of_known_words():
-    """In any case and with any punctuation, as captions are read."""
-    found = model().candidates(FEATURES, Writing(beginning="A blue, red", beams=2))
-    v = model().vocabulary
-    assert {v.decode(caption.ids[:3]) for some in found for caption in some} == {"a blue red"}
 
 
 def change(path, arrays=lambda a: a, **about):

@@ -1,11 +1,13 @@
 """Pictures of results: there, of the right size, and with ink where it belongs."""
 
+from xml.etree import ElementTree
+
 import numpy
 import pytest
 from PIL import Image
 
 from minicap.errors import UserError
-from minicap.report import DEV, INK, RIGHT, WRONG, contact_sheet, loss_curve, ticks, write_report
+from minicap.report import INK, RIGHT, WRONG, contact_sheet, write_report
 
 
 def history(*losses):
@@ -22,34 +24,6 @@ def count(image, colour):
 
 
 PICTURE = Image.new("RGB", (50, 20), "#123456")
-
-
-@pytest.mark.parametrize(
-    "losses",
-    [[2.0], [2.0, 2.0], [3.0, 2.5, 2.7], [1e-5, 2e-5], [1e6, 1.0], list(numpy.geomspace(9, 1, 60))],
-    ids=["one epoch", "flat", "three", "tiny", "huge", "sixty"],
-)
-def test_loss_curve_of_any_history(losses):
-    image = loss_curve(history(*losses), "loss")
-    assert image.size == (1520, 920) and image.mode == "RGB"
-    assert count(image, DEV) > 300 and count(image, INK) > 300
-
-
-def test_loss_curve_goes_where_the_loss_goes():
-    """Dev falls from left to right: its ink is higher on the left than on the right."""
-    image = numpy.asarray(loss_curve(history(4.0, 3.0, 2.0, 1.0), "loss"))
-    rows, columns = numpy.nonzero((image == tuple(bytes.fromhex(DEV[1:]))).all(axis=2))
-    plot = rows > 250  # below the legend
-    left, right = columns[plot].min(), columns[plot].max()
-    middle = (left + right) / 2
-    assert rows[plot & (columns < middle)].mean() < rows[plot & (columns > middle)].mean()
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (1, 30), (2.31, 2.32), (0, 0), (1e-7, 3e5)])
-def test_ticks_are_round_and_within(low, high):
-    found = ticks(low, high)
-    assert all(low - 1e-6 <= tick <= high * (1 + 1e-9) + 1e-6 for tick in found)
-    assert len(found) <= 12
 
 
 @pytest.mark.parametrize("pictures", [1, 4, 5, 12])
@@ -98,22 +72,24 @@ def test_pictures_of_any_mode(mode):
 
 
 def test_write_report(tmp_path):
-    assert write_report(tmp_path, history(2.0), []) == [tmp_path / "loss.png"]
-    both = write_report(tmp_path, history(2.0), [(PICTURE, "a dog", True)])
-    assert both == [tmp_path / "loss.png", tmp_path / "captions.png"]
-    for path in both:
-        with Image.open(path) as image:
-            assert image.format == "PNG" and len(image.getcolors(1 << 20)) > 5
+    assert write_report(tmp_path, history(2.0), []) == [tmp_path / "loss.svg"]
+    curves, sheet = write_report(tmp_path, history(2.0), [(PICTURE, "a dog", True)])
+    assert (curves, sheet) == (tmp_path / "loss.svg", tmp_path / "captions.png")
+    root = ElementTree.parse(curves).getroot()
+    assert root.tag.endswith("svg") and "dev, best 2.000" in curves.read_text()
+    with Image.open(sheet) as image:
+        assert image.format == "PNG" and len(image.getcolors(1 << 20)) > 5
 
 
 def test_a_full_disk_keeps_the_old_picture(tmp_path, monkeypatch):
-    (path,) = write_report(tmp_path, history(2.0), [])
+    _, path = write_report(tmp_path, history(2.0), [(PICTURE, "a dog", True)])
     before = path.read_bytes()
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(UserError, match="loss.png: No space left"):
-        write_report(tmp_path, history(1.0), [])
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match="captions.png: No space left"):
+        write_report(tmp_path, history(1.0), [(PICTURE, "a cat", True)])
+    assert path.read_bytes() == before
+    assert {file.name for file in tmp_path.iterdir()} == {"loss.svg", "captions.png"}

@@ -293,7 +293,7 @@ def test_a_self_critical_run_keeps_the_epoch_of_the_greatest_cider(tmp_path):
     assert run.progress.best_epoch == found.index(max(found)) + 1
     assert "train reward" in told[-4] and "photos/s" in told[-4] and "dev CIDEr-D" in told[-4]
     assert (tmp_path / "model.safetensors").exists()
-    assert write_report(tmp_path, run.progress.history, []) == [tmp_path / "loss.png"]
+    assert write_report(tmp_path, run.progress.history, []) == [tmp_path / "loss.svg"]
 
 
 def test_no_worker_outlives_the_training(new):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from minicap.svg import HEIGHT, WIDTH, histogram, loss_curves
+from minicap.svg import HEIGHT, WIDTH, histogram, loss_curves, ticks
 
 
 def history(*losses):
@@ -14,10 +14,17 @@ def history(*losses):
     ]
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (1, 30), (2.31, 2.32), (0, 0), (1e-7, 3e5)])
+def test_ticks_are_round_and_within(low, high):
+    found = ticks(low, high)
+    assert all(low - 1e-6 <= tick <= high * (1 + 1e-9) + 1e-6 for tick in found)
+    assert len(found) <= 12
+
+
 @pytest.mark.parametrize(
     "losses",
-    [[2.0, 2.0], [3.0, 2.5, 2.7], [1e-5, 2e-5], [1e6, 1.0], [9 / n for n in range(1, 61)]],
-    ids=["flat", "three", "tiny", "huge", "sixty"],
+    [[2.0], [2.0, 2.0], [3.0, 2.5, 2.7], [1e-5, 2e-5], [1e6, 1.0], [9 / n for n in range(1, 61)]],
+    ids=["one epoch", "flat", "three", "tiny", "huge", "sixty"],
 )
 def test_curves_stay_within_the_frame(losses):
     text = loss_curves(history(*losses))

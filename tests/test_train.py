@@ -13,9 +13,10 @@ from PIL import Image
 
 from minicap import checkpoint, commands, train
 from minicap.data.features import Features, read_features
+from minicap.files import exclusive
 from minicap.model import Model
 from minicap.recipes import RECIPES, Recipe
-from minicap.run import METRICS, MODEL, RUN
+from minicap.run import LOCK, METRICS, MODEL, RUN
 from tests.tiny import SHAPE, arguments, write_data
 
 
@@ -79,11 +80,11 @@ def test_a_whole_run(command, out, tmp_path):
     assert "epoch   2  train loss" in text and "truth: A red dog sits ." in text
     assert f"model     {out / MODEL}, of epoch" in text
     assert f"python -m minicap.caption {out / MODEL}" in text
-    assert set(contents(out)) == {MODEL, RUN, METRICS, "loss.png", "captions.png"}
-    for name in ("loss.png", "captions.png"):
+    assert set(contents(out)) == {MODEL, RUN, METRICS, "loss.svg", "captions.png"}
+    for name in ("loss.svg", "captions.png"):
         assert f"picture   {out / name}" in text
-        with Image.open(out / name) as picture:
-            assert min(picture.size) > 300
+    with Image.open(out / "captions.png") as picture:
+        assert min(picture.size) > 300
     lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     model = Model.load(out / MODEL)
@@ -312,6 +313,15 @@ def test_resume_refuses_changed_data(command, files, out):
     files.captions.unlink()
     one_line(command("--resume", out, instead=True), files.captions, "No such file")
     assert contents(out) == before
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(command, out):
+    command(f"--out={out}")
+    before = contents(out)
+    with exclusive(out / LOCK, ""):
+        one_line(command("--resume", out, "--epochs=9", instead=True), out, "another process")
+    assert contents(out) == before
+    assert command("--resume", out, "--epochs=9", instead=True)[0] == 0
 
 
 def test_resume_of_nothing_or_of_something_broken(command, out):

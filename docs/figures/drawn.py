@@ -295,7 +295,7 @@ ROOMS = {  # room -> its modules, without "minicap." (a package stands for all t
     "evaluation floors metrics truth gallery page markup svg java",
     "captioner": "captioner",
     "model": "model checkpoint",
-    "generate": "generate choosing",
+    "generate": "ensemble generate choosing",
     "decoder": "decoder",
     "nn/": "nn",
     "data/": "data",

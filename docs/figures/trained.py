@@ -15,6 +15,7 @@ from minicap.data.scenes import load_scenes
 from minicap.data.scenes.drawing import draw
 from minicap.data.vocabulary import tokenise
 from minicap.decoder import WORD_LAYERS, dense_layers, first_state, lstm_parts
+from minicap.ensemble import generate_text
 from minicap.model import Model
 from minicap.nn.dense import affine
 from minicap.nn.lstm import FORGET_BIAS
@@ -35,10 +36,10 @@ def load(path: Path | None) -> tuple[Model, list[dict]]:
 
 
 def features_of(model: Model, names: list[str]) -> numpy.ndarray:
-    """The features of shipped scenes, as the model wants them."""
+    """The features of shipped scenes, as the encoder returns them."""
     features = read_features(shipped_scenes() / "features.npz")
     rows = [features.names.index(name) for name in names]
-    return model.scaling(features.array[rows])
+    return features.array[rows]
 
 
 def example(model: Model):
@@ -47,7 +48,7 @@ def example(model: Model):
     scenes = load_scenes(shipped_scenes() / "scenes.jsonl.gz")
     names = (shipped_scenes() / "test.txt").read_text().split()
     features = features_of(model, names)
-    captions = model.write(features)
+    captions = generate_text([model], features)
     for row, true in enumerate(truths(captions, [scenes[name] for name in names])):
         if true and 7 <= len(captions[row].split()) <= 9:
             return features[[row]], draw(scenes[names[row]]), captions[row], names[row]
@@ -76,7 +77,7 @@ def step(model: Model, state, word: int):
 
 def steps_of(model: Model, features: numpy.ndarray, caption: str):
     """The word read, the probabilities of the next one, and the gates, along a caption."""
-    state = first_state(model.parameters, features)
+    state = first_state(model.parameters, model.scaling(features))
     for word in ["#START#", *caption.split()]:
         probabilities, gates, state = step(model, state, model.vocabulary.ids[word])
         yield word, probabilities, gates
@@ -91,7 +92,7 @@ def one_minute(model: Model, history: list[dict]) -> Picture:
     p.line([(176, 95), (206, 95)], arrow=True)
     p.box(210, 65, 110, 60, "InceptionV3", size=14)
     p.line([(322, 95), (352, 95)], arrow=True)
-    numbers = features[0]
+    numbers = model.scaling(features)[0]
     scale = numpy.abs(numbers[:160]).max()
     for k, value in enumerate(numbers[:160]):
         x, y = 358 + k % 40 * 6, 71 + k // 40 * 12
@@ -167,7 +168,7 @@ def beam_tree(model: Model, history: list[dict]) -> Picture:
     v, width, depth, shown = model.vocabulary, 3, 5, 3
     banned = [v.pad, v.unk, v.start]
     # A hypothesis: its log-probability, words, state, and place in the picture.
-    held = [(0.0, [v.start], first_state(model.parameters, features), (20.0, 180.0))]
+    held = [(0.0, [v.start], first_state(model.parameters, model.scaling(features)), (20.0, 180.0))]
     p = Picture(850, 380, f"A beam search of width three for {name}, its first {depth} steps")
     column, row, box = 146, 30, 114
     p.box(8, 167, 84, 26, "#START#", "gold", size=12, style="mono")
@@ -239,7 +240,7 @@ def kept(model: Model, history: list[dict]) -> Picture:
     names = (shipped_scenes() / "test.txt").read_text().split()
     features, longest = features_of(model, names), 12
     products: list[list[numpy.ndarray]] = [[] for _ in range(longest + 1)]
-    for row, caption in enumerate(model.write(features)):
+    for row, caption in enumerate(generate_text([model], features)):
         left = numpy.ones(model.sizes.hidden)
         products[0].append(left)
         for t, (_, _, gates) in enumerate(steps_of(model, features[[row]], caption), 1):
@@ -276,13 +277,13 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
         return sum(word in known for word in words) / max(len(words), 1)
 
     every = features_of(model, names)
-    captions = model.write(every)
+    captions = generate_text([model], every)
     found = [reward(caption.split(), name) for caption, name in zip(captions, names)]
     row = next(row for row, value in enumerate(found) if 0.6 < value < 0.8)  # neither good nor bad
     features, name, base = every[[row]], names[row], found[row]
 
     def draw_one() -> list[str]:
-        state, word, words = first_state(model.parameters, features), v.start, []
+        state, word, words = first_state(model.parameters, model.scaling(features)), v.start, []
         for _ in range(model.max_len):
             probabilities, _, state = step(model, state, word)
             exact = probabilities.astype(float)

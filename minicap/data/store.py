@@ -24,6 +24,7 @@ from minicap.files import read_text, write_text
 
 KIND = "minicap feature store 1"
 STORE, FEATURES, MARKS, REASONS = "store.json", "features.npy", "done.npy", "skipped.jsonl"
+LOCK = ".lock"  # of the process that encodes
 TODO, DONE, SKIPPED = range(3)
 
 
@@ -49,7 +50,7 @@ class FeatureStore:
 
         UserError: no such room; something else in the folder.
         """
-        ours = {STORE, FEATURES, MARKS, REASONS}
+        ours = {STORE, FEATURES, MARKS, REASONS, LOCK}
         there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         begun = f".{STORE}."  # what a kill may have left of writing STORE
         foreign = [name for name in there if name not in ours and not name.startswith(begun)]

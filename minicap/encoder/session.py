@@ -64,14 +64,18 @@ class Encoder:
         path = Path(path)
         if not path.is_file():
             raise UserError(f"{path}: no such encoder file; make one with python -m minicap.export")
-        self._session = _session(onnxruntime, path, device, threads)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot read it ({error.strerror or error})") from error
+        self._session = _session(onnxruntime, path, content, device, threads)
         self._xp = device_module(device)
         self._input, batch, self.size, self.feature_size = _signature(self._session, path)
         self.batch = batch or BATCH[device]
         # On a GPU every batch is as large: cuDNN looks for its best algorithms for each size anew.
         self._fixed = batch is not None or device == "cuda"
 
-        model = onnx.load(path)
+        model = onnx.load_model_from_string(content)
         about = {entry.key: entry.value for entry in model.metadata_props}
         self.name = about.get("weights", path.stem)
         self.float32_id = about.get("float32_encoder_id")
@@ -176,8 +180,10 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _session(onnxruntime: ModuleType, path: Path, device: str, threads: int | None) -> Any:
-    """An inference session that runs on the device that was asked for, or a UserError."""
+def _session(
+    onnxruntime: ModuleType, path: Path, content: bytes, device: str, threads: int | None
+) -> Any:
+    """An inference session that runs the content of `path` on this device, or a UserError."""
     providers = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
     if device not in providers:
         raise UserError(f"device {device!r}: choose cpu or cuda")
@@ -193,7 +199,7 @@ def _session(onnxruntime: ModuleType, path: Path, device: str, threads: int | No
     if device == "cuda":
         onnxruntime.preload_dlls()  # the CUDA libraries that pip installed, where the loader looks
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        session = onnxruntime.InferenceSession(content, options, providers=[provider])
     except Exception as error:  # ONNX Runtime has a dozen classes, with no base but Exception
         reason = " ".join(str(error).split())[:200]
         if device == "cuda":

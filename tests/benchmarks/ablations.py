@@ -20,6 +20,7 @@ import numpy
 from flickr8k_epoch import data_files
 
 from minicap.data.dataset import load_dataset
+from minicap.ensemble import generate_text
 from minicap.generate import Writing
 from minicap.metrics import scores
 from minicap.model import Model
@@ -66,7 +67,9 @@ def run(folder: Path, changes: dict, seed: int, threads: int) -> dict:
         model = Model.load(Path(out) / MODEL)
     seconds = time.perf_counter() - began
     trainer.workers.stop()
-    captions = model.write(dev.features, Writing(beams=5, alpha=1.0))
+    captions = generate_text(
+        [model.for_scaled_features()], dev.features, Writing(beams=5, alpha=1.0)
+    )
     found = scores(
         dict(zip(dev.names, captions, strict=True)),
         dict(zip(dev.names, dev.captions, strict=True)),

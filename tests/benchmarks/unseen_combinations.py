@@ -17,6 +17,7 @@ from minicap.data.dataset import shipped_scenes
 from minicap.data.scenes import ATTRIBUTES, HELD_OUT_REST, Scene, sample_splits
 from minicap.data.scenes.drawing import draw
 from minicap.encoder.session import seeded_encoder
+from minicap.ensemble import generate_text
 from minicap.model import Model
 from minicap.scenes import probe, shipped_features, shipped_split
 from minicap.truth import truths
@@ -68,7 +69,7 @@ def main() -> None:
     rows = {"linear probe": numpy.all([*probe(features, scenes).values()], axis=0)}
     for path in options.models:
         model = Model.load(path)
-        rows[str(path)] = numpy.array(truths(model.write(model.scaling(features)), scenes))
+        rows[str(path)] = numpy.array(truths(generate_text([model], features), scenes))
     print(f"{'':44}" + "".join(f"{name:>30}" for name in groups))
     print(f"{'scenes':44}" + "".join(f"{group.sum():30}" for group in groups.values()))
     for name, right in rows.items():

@@ -204,7 +204,7 @@ def test_a_silent_fall_back_to_the_cpu_is_an_error(tmp_path):
         preload_dlls=lambda: None,
     )
     with pytest.raises(UserError, match="fell back to CPUExecutionProvider"):
-        session._session(fake, tmp_path / "a.onnx", "cuda", None)
+        session._session(fake, tmp_path / "a.onnx", b"", "cuda", None)
     assert asked == ["CUDAExecutionProvider"]
 
 
