@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from minicap import commands
-from minicap.errors import UserError
+from minicap.utils import command_line as commands
+from minicap.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minicap.captioner import Captioner, load
-    from minicap.errors import UserError
+    from minicap.utils.errors import UserError
 
 if sys.argv[:1] == ["-m"]:  # `python -m minicap.train` is being imported, which takes a moment
-    from minicap.errors import interrupted_quietly
+    from minicap.utils.errors import interrupted_quietly
 
     sys.excepthook = interrupted_quietly
 
@@ -27,7 +27,7 @@ def __getattr__(name: str):
 
         return getattr(captioner, name)
     if name == "UserError":
-        from minicap.errors import UserError
+        from minicap.utils.errors import UserError
 
         return UserError
     raise AttributeError(f"module 'minicap' has no attribute {name!r}")

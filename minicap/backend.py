@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 from threadpoolctl import ThreadpoolController
 
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 DEVICES = ("cpu", "cuda")
@@ -112,13 +112,13 @@ def fused(function: Callable) -> Callable:
     return call
 
 
-def blocks(array: Array, block: int, share: int = 0, shares: int = 1) -> list[slice]:
+def blocks(array: Array, block: int, worker: int = 0, num_workers: int = 1) -> list[slice]:
     """The rows of `array` in blocks of `block`, so that what is done to one finds it in the cache;
-    of them, every one that falls to `share` among `shares`. On a GPU, where each function called
+    of them, every one that falls to `worker` among `num_workers`. On a GPU, where each function called
     costs time, all rows are one block."""
     rows = len(array)
     block = block if array_module(array) is numpy else max(rows, 1)
-    return [slice(i, i + block) for i in range(share * block, rows, shares * block)]
+    return [slice(i, i + block) for i in range(worker * block, rows, num_workers * block)]
 
 
 def add_rows(target: Array, ids: Array, rows: Array) -> None:

@@ -1,7 +1,7 @@
-"""Caption pictures: `python -m minicap.caption MODEL PICTURE...`."""
+"""Caption photos: `minicap caption PHOTO... --model MODEL`."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,68 +9,84 @@ import numpy
 import tyro
 
 import minicap
-from minicap import commands
-from minicap.errors import UnusableImage, UserError, plain
-from minicap.generate import BEAM, Writing
+from minicap.generation.config import BEAM, GenerationConfig
+from minicap.utils import command_line
+from minicap.utils.errors import UnusableImage, UserError, plain
 
-TOGETHER = 32  # pictures that are encoded and captioned at once
+BATCH = 32  # photos that are encoded and captioned together
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write captions for pictures, a line each: the file, a tab, the caption."""
+    """Caption photos. Prints a line for each caption: the file, a tab, the caption."""
 
-    model: tyro.conf.Positional[Path]
-    """model.safetensors, as `python -m minicap.train` wrote it"""
-    pictures: tyro.conf.Positional[tuple[Path, ...]]
-    """JPEG, PNG or other pictures"""
-    encoder: Path | None = None
-    """ONNX file of the encoder that the model was trained on, if it is not minicap's seeded one"""
+    photos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
+    """photos to caption: JPEG, PNG or another format that Pillow reads"""
+    model: Path | None = None
+    """model.safetensors, as `minicap train` writes it (required)"""
     ensemble: tuple[Path, ...] = ()
-    """further models, of the same vocabulary and encoder, that write together with the first"""
+    """more models, of the same vocabulary and encoder, that generate together with the first"""
+    encoder: Path | None = None
+    """ONNX file of the encoder the model was trained on [default: minicap's own, if it was that]"""
     count: int = 1
-    """captions for each picture: the best ones of the beam, which is at least as wide, or so many
-    that are drawn"""
+    """captions for each photo: the best of the beam, which is at least this wide, or samples"""
     scores: bool = False
-    """print each caption's score too, before it: log-probability / length**alpha"""
-    writing: Annotated[Writing, tyro.conf.arg(name="")] = BEAM
+    """also print each caption's score: log-probability / length**length_penalty"""
+    generation: GenerationConfig = BEAM
     seed: int = 0
-    """of the drawing"""
+    """seed of the sampling"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where to compute"""
 
+    def check(self) -> None:
+        """Raise UserError, naming the option, for a value out of range."""
+        if not 1 <= self.count <= 100:
+            raise UserError("--count must be from 1 to 100")
+        if self.seed < 0:
+            raise UserError("--seed must be 0 or more")
+        if not self.model:
+            raise UserError("name a model: --model runs/scenes/model.safetensors, for example")
+        if not self.photos:
+            raise UserError("name at least one photo")
+        self.generation.check()
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Options from the command line. A model in the place of the first photo is still taken."""
+    options = command_line.parse(Options, "caption", arguments)
+    if not options.model and options.photos and options.photos[0].suffix == ".safetensors":
+        model, *photos = options.photos
+        print(f"note: the new order is: minicap caption PHOTO... --model {model}", file=sys.stderr)
+        options = replace(options, model=model, photos=tuple(photos))
+    return options
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command. Returns the exit status: 1 if a picture could not be read."""
-    options = tyro.cli(Options, prog="python -m minicap.caption", args=arguments)
-    if not 1 <= options.count <= 100:
-        raise UserError("--count must be from 1 to 100")
-    if options.seed < 0:
-        raise UserError("--seed must be 0 or more")
-    if not options.pictures:
-        raise UserError("name at least one picture")
-    options.writing.check()
+    """Run the command. Returns the exit status: 1 if a photo could not be read."""
+    options = parse(arguments)
+    options.check()
+    assert options.model
     captioner = minicap.load([options.model, *options.ensemble], options.encoder, options.device)
-    if captioner.note:
-        print(f"note: {captioner.note}", file=sys.stderr)
+    if captioner.warning:
+        print(f"note: {captioner.warning}", file=sys.stderr)
     rng = numpy.random.default_rng(options.seed)
     failed = 0
-    for start in range(0, len(options.pictures), TOGETHER):
+    for start in range(0, len(options.photos), BATCH):
         images = []
-        for picture in options.pictures[start : start + TOGETHER]:
+        for photo in options.photos[start : start + BATCH]:
             try:
-                images.append((picture, captioner.encoder.pixels(picture)))
+                images.append((photo, captioner.encoder.pixels(photo)))
             except UnusableImage as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed += 1
-        encoded = [image for _, image in images]
-        found = captioner.candidates(encoded, options.writing, options.count, rng)
-        for (picture, _), captions in zip(images, found, strict=True):
+        pixels = [image for _, image in images]
+        found = captioner.generate(pixels, options.generation, options.count, rng)
+        for (photo, _), captions in zip(images, found, strict=True):
             for caption in captions[: options.count]:
                 score = [f"{caption.score:.4f}"] if options.scores else []
-                print(plain(picture), *score, captioner.words(caption), sep="\t", flush=True)
+                print(plain(photo), *score, captioner.words(caption), sep="\t", flush=True)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

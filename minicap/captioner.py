@@ -1,4 +1,4 @@
-"""From pictures to sentences with one object: encoder and model together."""
+"""From images to captions with one object: an encoder, models, and generation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,54 +7,83 @@ from typing import TYPE_CHECKING
 import numpy
 
 from minicap.backend import device_module
-from minicap.ensemble import check_vocabularies, encoder_warnings, generate
-from minicap.errors import UserError
-from minicap.generate import BEAM, Caption, Writing
-from minicap.model import Model
+from minicap.generation.beam_search import Caption
+from minicap.generation.config import BEAM, GenerationConfig
+from minicap.generation.generate import check_vocabularies, encoder_warnings, generate
+from minicap.model.trained_model import Model
+from minicap.utils.errors import UserError
 
 if TYPE_CHECKING:
     from minicap.encoder.session import Encoder
 
 
 class Captioner:
-    """A model, or several that write together, with the encoder that it was trained on.
+    """A model, or several that generate together, with the encoder it was trained on.
 
-    encoder: an Encoder. UserError when the encoder is not the one whose features a model has
-    learned from. Two that differ only in the precision of their weights do, and a model that was
-    never told its encoder takes any: `note` then says so, else it is "".
+    Attributes:
+        models: with one vocabulary.
+        encoder: makes their features.
+        warning: "", or why the encoder may not be the right one: it has the model's weights in
+            another precision, or the model does not know its encoder.
     """
 
     def __init__(self, models: Sequence[Model], encoder: "Encoder"):
+        """Join models and an encoder.
+
+        Raises:
+            UserError: models with different vocabularies, or trained on another encoder.
+        """
         check_vocabularies(models)
         self.models, self.encoder = models, encoder
-        self.note = "; ".join(encoder_warnings(models, encoder.about(), encoder.feature_size))
+        self.warning = "; ".join(encoder_warnings(models, encoder.about(), encoder.feature_size))
 
-    def candidates(
+    def generate(
         self,
         images: Sequence,
-        writing: Writing = BEAM,
+        config: GenerationConfig = BEAM,
         count: int = 1,
         rng: numpy.random.Generator | None = None,
     ) -> list[list[Caption]]:
-        """For each picture all captions of its beam, best first, or `count` that are drawn.
+        """Generate captions with their scores and the log-probability of every word.
 
-        images: paths, Pillow images or uint8 (H, W, 3) arrays; writing, count, rng, UserError: as
-        in `ensemble.generate`. UnusableImage, a UserError too: a picture that cannot be read.
+        Args:
+            images: paths, Pillow images or uint8 arrays (H, W, 3).
+            config: how to generate.
+            count: how many captions to sample; the beam is at least this wide.
+            rng: for sampling.
+
+        Returns:
+            For each image all captions of its beam, best first, or `count` samples.
+
+        Raises:
+            UnusableImage: an image that cannot be read. It is a UserError too.
+            UserError: what `minicap.generation.generate.generate` refuses.
         """
         if isinstance(images, str | Path):
-            raise UserError(f"{images}: give a list of pictures, [{str(images)!r}]")
-        return generate(self.models, self.encoder(images), writing, count, rng)
+            raise UserError(f"{images}: give a list of photos, [{str(images)!r}]")
+        return generate(self.models, self.encoder(images), config, count, rng)
 
     def words(self, caption: Caption) -> str:
         """The caption as a sentence."""
         return self.models[0].vocabulary.decode(caption.ids)
 
     def caption(self, images: Sequence, seed: int = 0, **options) -> list[str]:
-        """A caption for each picture: the best, or one that is drawn.
+        """Caption each image.
 
-        options: any of minicap.generate.Writing, as beams=5 or temperature=0.8; seed: of drawing.
+        Args:
+            images: paths, Pillow images or uint8 arrays (H, W, 3).
+            seed: of the sampling.
+            **options: fields of GenerationConfig, such as beam_size=3 or temperature=0.8.
+
+        Returns:
+            One sentence for each image: the best caption, or a sample.
+
+        Example:
+            >>> minicap.load("model.safetensors").caption(["dog.jpg"])
+            ['a dog runs through the snow']
         """
-        found = self.candidates(images, Writing(**options), rng=numpy.random.default_rng(seed))
+        config = GenerationConfig(**options)
+        found = self.generate(images, config, rng=numpy.random.default_rng(seed))
         return [self.words(captions[0]) for captions in found]
 
 
@@ -63,13 +92,17 @@ def load(
     encoder: str | Path | None = None,
     device: str = "cpu",
 ) -> Captioner:
-    """A captioner from a model file that `python -m minicap.train` wrote, or from several whose
-    models then write together.
+    """Load a captioner.
 
-    encoder: the ONNX file that made the model's features; by default inception_v3.onnx, as
-    `python -m minicap.export` writes it here, or minicap's own seeded encoder, which is built on
-    first use and kept. device: "cpu" or "cuda", for both parts.
-    UserError: a file that is missing, damaged or does not fit; no onnxruntime; no GPU.
+    Args:
+        path: a model file that `minicap train` wrote, or several whose models generate together.
+        encoder: the ONNX file that made the model's features. By default inception_v3.onnx in the
+            working folder, as `minicap export` writes it; or minicap's own encoder with seeded
+            weights, which is built on first use and kept.
+        device: "cpu" or "cuda", for both parts.
+
+    Raises:
+        UserError: a file that is missing, damaged or does not fit; no onnxruntime; no GPU.
     """
     from minicap.encoder.session import EXPORTED, SEEDED_ENCODER_ID, Encoder, seeded_encoder
 
@@ -86,6 +119,6 @@ def load(
             f"{paths[0]}: trained on the {len(models[0].scaling.mean)} features of {name}: "
             "give that encoder's ONNX file with --encoder (from Python: encoder=...)"
         )
-    # Pictures are prepared as they were for training: there is nothing to choose.
+    # Images are prepared as they were for training: there is nothing to choose.
     preprocessing = known.get("preprocessing", "").rpartition("-")[0] or None
     return Captioner(models, Encoder(encoder, device, preprocessing=preprocessing))

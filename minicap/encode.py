@@ -1,4 +1,4 @@
-"""Encode photos: `python -m minicap.encode PHOTOS --out features`."""
+"""Encode photos: `minicap encode PHOTOS --out features`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from minicap import commands
 from minicap.data.captions import find_names, read_captions
 from minicap.data.store import LOCK, SKIPPED, STORE, FeatureStore
-from minicap.encoder.photos import Photos, find_photos
+from minicap.encoder.photos import PhotoSource, find_photos
 from minicap.encoder.pipeline import encode_batches
 from minicap.encoder.session import EXPORTED, Encoder
-from minicap.errors import UserError
-from minicap.files import exclusive
+from minicap.utils import command_line
+from minicap.utils.errors import UserError
+from minicap.utils.files import exclusive
 
-CPUS = commands.cpu_count()
+CPUS = command_line.cpu_count()
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Options:
     out: Path = Path("features")
     """the feature store: a folder of its own"""
     encoder: Path = EXPORTED
-    """ONNX file of the encoder, as `python -m minicap.export` writes it"""
+    """ONNX file of the encoder, as `minicap export` writes it"""
     captions: Path | None = None
     """encode only the photos that this caption file has captions of"""
     root: Path | None = None
@@ -43,7 +43,7 @@ class Options:
     """how a photo is made to fit, for an encoder whose file does not say"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where the network runs"""
-    threads: int = CPUS
+    workers: int = CPUS
     """batches that the network works on at once, each in a thread of its own; on a GPU it is one"""
     readers: int = max(2, CPUS)
     """threads that read, unpack and resize"""
@@ -51,8 +51,8 @@ class Options:
 
 def main(arguments: list[str] | None = None) -> int | None:
     """The command. Returns the exit status."""
-    options = tyro.cli(Options, prog="python -m minicap.encode", args=arguments)
-    for name, number in ("threads", options.threads), ("readers", options.readers):
+    options = command_line.parse(Options, "encode", arguments)
+    for name, number in ("workers", options.workers), ("readers", options.readers):
         if not 1 <= number <= 1024:
             raise UserError(f"--{name} must be from 1 to 1024")
     photos = find_photos(options.photos, options.root)
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int | None:
         return fill_store(options, photos, encoder)
 
 
-def fill_store(options: Options, photos: Photos, encoder: Encoder) -> int | None:
+def fill_store(options: Options, photos: PhotoSource, encoder: Encoder) -> int | None:
     """Encode what the store still lacks. Returns the exit status."""
     if (options.out / STORE).exists():
         store = FeatureStore.open(options.out)
@@ -82,7 +82,7 @@ def fill_store(options: Options, photos: Photos, encoder: Encoder) -> int | None
     print(f"store     {options.out}, {encoder.feature_size:,} features a photo", flush=True)
     if 0 < store.begun < len(store.names):
         print(f"          going on after {store.begun:,} photos")
-    runs = options.threads if options.device == "cpu" else 1
+    runs = options.workers if options.device == "cpu" else 1
 
     def encoded(batches: Iterator[list[str]]) -> Iterator:
         return encode_batches(encoder, batches, photos.open, options.readers, runs)
@@ -106,4 +106,4 @@ def fill_store(options: Options, photos: Photos, encoder: Encoder) -> int | None
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

@@ -2,13 +2,13 @@
 
 import numpy
 
-from minicap.gradcheck import (
+from minicap.nn.gradient_cases import layer_cases
+from minicap.nn.gradient_check import (
     CENTRAL_DIFFERENCE_TOLERANCE,
     COMPLEX_STEP_TOLERANCE,
     as_loss,
     check_coordinates,
     check_loss,
-    layer_cases,
 )
 
 SEEDS = range(3)

@@ -61,7 +61,7 @@ def planted(mutant):
 
 DENSE, ELU = "nn.dense:dense", "nn.dense:elu"
 STEP, LSTM = "nn.lstm:lstm_step", "nn.lstm:lstm"
-OPEN, CELL_BACK = "nn.lstm:open_gates", "nn.lstm:cell_backward"
+OPEN, CELL_BACK = "nn.lstm:gate_activations", "nn.lstm:cell_backward"
 LOSS = "nn.cross_entropy:project_cross_entropy"
 OUTPUTS, DECODER, ADAM = "decoder:outputs", "decoder:caption_loss", "nn.adam:Adam.update"
 BLOCKS, CLIP = "backend:blocks", "nn.adam:clip_scale"
@@ -183,7 +183,7 @@ BACKWARD = [
     ),
     Mutant(
         "lstm_step: j's slope as if it were a sigmoid",
-        "nn.lstm:open_gates_backward",
+        "nn.lstm:gate_activations_backward",
         "(gates + (2 * scale - 1))",
         "gates",
         test_lstm.test_complex_step_of_a_step,
@@ -362,7 +362,7 @@ OTHER = [
     ),
     Mutant(
         "lstm_step: gates f and o swapped, forwards and backwards",
-        "nn.lstm:quarters",
+        "nn.lstm:split_gates",
         "a[:, 2 * H : 3 * H], a[:, 3 * H :]",
         "a[:, 3 * H :], a[:, 2 * H : 3 * H]",
         test_lstm.test_step_is_tensorflows_cell_number_by_number,

@@ -16,7 +16,7 @@ from minicap.backend import (
     to_device,
     to_host,
 )
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 
 def test_cpu_is_numpy():

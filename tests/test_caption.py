@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 import minicap
-from minicap import caption, commands
+from minicap import caption
 from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
-from minicap.ensemble import generate_text, scaled_for
-from minicap.generate import BEAM, Writing
+from minicap.generation.config import BEAM, GenerationConfig
+from minicap.generation.generate import generate_text, scaled_for
+from minicap.utils import command_line as commands
 from tests.tiny import WIDTH, model
 
 onnx = pytest.importorskip("onnx")
@@ -131,9 +132,9 @@ def test_count_takes_the_best_of_the_beam(command, trained, encoder, pictures):
     """The beam is as wide as need be; scores fall, and have a column of their own."""
     words = (trained, *pictures, "--encoder", encoder, "--count=3", "--scores")
     for beams in 1, 4:
-        _, lines, _ = command(*words, f"--beams={beams}")
+        _, lines, _ = command(*words, f"--beam-size={beams}")
         captioner = minicap.load(trained, encoder)
-        found = captioner.candidates(pictures, Writing(beams=max(beams, 3)))
+        found = captioner.candidates(pictures, GenerationConfig(beam_size=max(beams, 3)))
         assert lines == [
             f"{picture}\t{caption.score:.4f}\t{captioner.words(caption)}"
             for picture, captions in zip(pictures, found, strict=True)
@@ -158,13 +159,13 @@ def test_count_with_a_temperature_draws(command, trained, encoder, pictures, mon
 
 def test_options_of_writing_arrive(command, trained, encoder, pictures):
     words = (trained, *pictures, "--encoder", encoder)
-    _, lines, _ = command(*words, "--beginning=A red", "--min-length=4", "--block-ngrams=1")
+    _, lines, _ = command(*words, "--prefix=A red", "--min-length=4", "--no-repeat-ngram-size=1")
     for line in lines:
         written = line.split("\t")[1].split()
         assert written[:2] == ["a", "red"] and len(written) == len(set(written)) == 4
     greedy, careful = (
         command(*words, *how)[1]
-        for how in (["--beams=1"], ["--temperature=1", "--top-k=1", "--top-p=0.5"])
+        for how in (["--beam-size=1"], ["--temperature=1", "--top-k=1", "--top-p=0.5"])
     )
     assert greedy == careful
 
@@ -269,12 +270,12 @@ def test_the_seeded_encoder_is_found_by_itself(tmp_path, pictures, monkeypatch, 
         (["--temperature=nan"], "temperature must be"),
         (["--temperature=inf"], "temperature must be"),
         (["--device=cuda"], "cuda"),
-        (["--beams=0"], "--beams must be"),
+        (["--beam-size=0"], "--beam-size must be"),
         (["--top-k=3"], "give a --temperature"),
         (["--min-length=9"], "--min-length: 9 words, but the model's captions have 6 at the most"),
-        (["--beginning=a dog a dog a dog a"], "--beginning: 7 words, but"),
-        (["--beginning=A zebra and a red yak"], "not among the 8 words of the model: zebra, and"),
-        (["--beginning=#UNK# dog"], "words of the model: unk"),
+        (["--prefix=a dog a dog a dog a"], "--prefix: 7 words, but"),
+        (["--prefix=A zebra and a red yak"], "not among the 8 words of the model: zebra, and"),
+        (["--prefix=#UNK# dog"], "words of the model: unk"),
     ],
 )
 def test_wrong_values(command, trained, encoder, pictures, words, reason):

@@ -9,9 +9,9 @@ import pytest
 import minicap
 from minicap.captioner import Captioner
 from minicap.data.features import Scaling
-from minicap.ensemble import generate, generate_text, scaled_for
-from minicap.errors import UserError
-from minicap.generate import BEAM, Writing
+from minicap.generation.config import BEAM, GenerationConfig
+from minicap.generation.generate import generate, generate_text, scaled_for
+from minicap.utils.errors import UserError
 from tests.tiny import WIDTH, model
 
 
@@ -57,7 +57,7 @@ def test_drawing_is_repeatable_and_temperature_0_is_none():
     drawn = [captioner.caption(IMAGES, seed, temperature=2) for seed in (0, 1, 2, 3, 4, 0)]
     assert drawn[0] == drawn[5] and len(set(map(tuple, drawn))) == 5
     assert captioner.caption(IMAGES, 9, temperature=0) == captioner.caption(IMAGES)
-    greedy = captioner.caption(IMAGES, beams=1)
+    greedy = captioner.caption(IMAGES, beam_size=1)
     assert captioner.caption(IMAGES, 9, temperature=1e-9) == greedy
 
 
@@ -74,8 +74,8 @@ def test_the_hottest_temperature_writes_no_special_words():
 
 def test_candidates_are_the_captions_of_the_beam():
     captioner = Captioner([model()], Stub())
-    found = captioner.candidates(IMAGES, Writing(beams=2), count=3)
-    assert [captioner.words(some[0]) for some in found] == captioner.caption(IMAGES, beams=3)
+    found = captioner.candidates(IMAGES, GenerationConfig(beam_size=2), count=3)
+    assert [captioner.words(some[0]) for some in found] == captioner.caption(IMAGES, beam_size=3)
     assert all(len({captioner.words(caption) for caption in some}) == 3 for some in found)
 
 

@@ -9,7 +9,6 @@ import sys
 import numpy
 import pytest
 
-from minicap import decoder, trainer
 from minicap.backend import (
     add_rows,
     array_module,
@@ -19,10 +18,14 @@ from minicap.backend import (
     to_device,
     to_host,
 )
-from minicap.generate import Rules, Writing, beam_search
-from minicap.gradcheck import decoder_case, layer_cases
+from minicap.generation.beam_search import beam_search
+from minicap.generation.config import Constraints, GenerationConfig
+from minicap.model import decoder
+from minicap.model.gradient_cases import decoder_case
 from minicap.nn.adam import Adam, add_gradients, clip_scale
+from minicap.nn.gradient_cases import layer_cases
 from minicap.nn.parameters import Parameters
+from minicap.training import trainer
 from tests import strict_cupy, tiny
 
 
@@ -79,22 +82,22 @@ def test_every_layer(xp, case):
 
 @pytest.mark.parametrize("widths", [{}, {"photo": "always"}], ids=["usual", "all options"])
 def test_loss_gradients_clipping_and_adam(xp, widths):
-    """Three steps of training with dropout, the parameters after each, and the hits."""
+    """Three steps of training with dropout, the parameters after each, and the correct."""
     p, batch, masks = decoder_case(numpy.random.default_rng(0), **widths)
     q = copy_of(p, xp)
     results = []
     for library, parameters in (numpy, p), (xp, q):
         b = on_device(batch, library)
         m = {name: to_device(mask, library) for name, mask in masks.items()}
-        hits = to_device(numpy.zeros(len(batch.targets), dtype=bool), library)
+        correct = to_device(numpy.zeros(len(batch.targets), dtype=bool), library)
         gradients, adam, seen = parameters.like(), Adam(parameters.flat, 0.02), []
         for _ in range(3):
-            loss, backward = decoder.caption_loss(parameters, b, masks=m, hits=hits)
+            loss, backward = decoder.caption_loss(parameters, b, masks=m, correct=correct)
             backward(gradients)
             scale = clip_scale(add_gradients([gradients.flat]), 0.1)
             adam.step(gradients.flat, scale)
             assert scale < 1  # or clipping would not be tested
-            seen += [float(loss), scale, to_host(parameters.flat).copy(), to_host(hits).copy()]
+            seen += [float(loss), scale, to_host(parameters.flat).copy(), to_host(correct).copy()]
         results.append(seen)
     assert array_module(q.flat) is xp
     for expected, found in zip(*results, strict=True):
@@ -107,7 +110,7 @@ def test_writing(xp, widths):
     p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5, **widths)
     results = []
     for library, parameters in (numpy, p), (xp, copy_of(p, xp)):
-        state = decoder.first_state(parameters, to_device(batch.features, library))
+        state = decoder.initial_state(parameters, to_device(batch.features, library))
         for word in 1, 4:
             words = to_device(numpy.full(5, word), library)
             y, *state = decoder.next_word(parameters, words, *state)
@@ -118,7 +121,7 @@ def test_writing(xp, widths):
 
 WAYS = [
     {"beams": 1},
-    {"beams": 3, "block_ngrams": 1, "min_length": 2},
+    {"beams": 3, "no_repeat_ngram_size": 1, "min_length": 2},
     {"temperature": 1.3, "top_k": 5, "top_p": 0.9},
 ]
 
@@ -128,9 +131,9 @@ def write(xp, p, features, **how):
     other = copy_of(p, xp, p.flat.dtype)
     other.flat *= 1.1
     features = [to_device(features, xp)] * 2
-    rules = Rules(1, 2, (0, 3), max_words=7)
+    rules = Constraints(1, 2, (0, 3), max_words=7)
     rng = numpy.random.default_rng(0)
-    return beam_search([p, other], features, rules, Writing(**how), count=2, rng=rng)
+    return beam_search([p, other], features, rules, GenerationConfig(**how), count=2, rng=rng)
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -183,7 +186,7 @@ def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths):
     backward(gradients)
     Adam(q.flat).step(gradients.flat, clip_scale(add_gradients([gradients.flat]), 0.1))
     features = xp.zeros((len(batch.words), 5), dtype="float32")
-    decoder.next_word(q, batch.words, *decoder.first_state(q, features))
+    decoder.next_word(q, batch.words, *decoder.initial_state(q, features))
     floats = {dtype.name for dtype in strict_cupy.dtypes_made if dtype.kind == "f"}
     assert floats == {"float32"}
 

@@ -36,7 +36,9 @@ def test_a_piece_of_source_is_taken_as_it_stands():
     assert inner.startswith("@once\ndef backward(dy") and inner.splitlines()[-1].startswith(
         "    return"
     )
-    assert snippets.source("minicap.decoder", "Sizes").startswith("@dataclass(frozen=True)\nclass")
+    assert snippets.source("minicap.model.decoder", "Sizes").startswith(
+        "@dataclass(frozen=True)\nclass"
+    )
 
 
 def run_by_test(page):

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from minicap import commands, download, fetch
+from minicap import download
 from minicap.data.features import read_features
+from minicap.utils import command_line as commands
+from minicap.utils import downloads as fetch
 from tests.loopback import Server, good, status
 
 ROOT = Path(__file__).parents[1]

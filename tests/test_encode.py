@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicap import commands, encode
+from minicap import encode
 from minicap.data.features import read_features
 from minicap.data.store import FEATURES, LOCK, MARKS, REASONS, STORE, FeatureStore
-from minicap.files import exclusive
+from minicap.utils import command_line as commands
+from minicap.utils.files import exclusive
 
 pytest.importorskip("onnxruntime")
 from minicap.encoder.session import Encoder
@@ -186,7 +187,7 @@ def test_only_the_photos_that_captions_speak_of(photos, onnx, tmp_path, capsys):
     [
         (["gone"], "gone: no such folder"),
         (["photos", "--encoder", "gone.onnx"], "gone.onnx: no such encoder file.*minicap.export"),
-        (["photos", "--threads", "0"], "--threads must be from 1"),
+        (["photos", "--workers", "0"], "--workers must be from 1"),
         (["photos", "--readers", "0"], "--readers must be from 1"),
         (["photos", "--out", "photos"], "photos: something else is there"),
     ],
@@ -245,7 +246,8 @@ def test_nothing_but_hostile_photos_is_a_failure(tmp_path, onnx):
 
 DYING = """
 import os, signal, sys, threading, time
-from minicap import commands, encode
+from minicap import encode
+from minicap.utils import command_line as commands
 from minicap.encoder.session import Encoder
 
 batches, delay = int(sys.argv[1]), float(sys.argv[2])
@@ -268,7 +270,7 @@ def killed_again_and_again(photos, onnx, out, seed):
     The batch makes sure that work is under way on a machine of any speed, the time that every
     line of it may be the last. Returns the number of runs.
     """
-    words = [str(word) for word in (photos, "--encoder", onnx, "--out", out, "--threads", 1)]
+    words = [str(word) for word in (photos, "--encoder", onnx, "--out", out, "--workers", 1)]
     chance, rounds = random.Random(seed), 0
     while True:
         rounds += 1
@@ -310,7 +312,7 @@ def test_interrupted_it_says_how_far_it_came(photos, onnx, tmp_path, capsys, mon
         return whole(self, pixels)
 
     monkeypatch.setattr(Encoder, "encode", interrupted)
-    command = photos, "--encoder", onnx, "--out", tmp_path / "out", "--threads", 1
+    command = photos, "--encoder", onnx, "--out", tmp_path / "out", "--workers", 1
     assert run(*command) == 130
     assert "stopped after 4 photos; the same command goes on" in capsys.readouterr().out
     monkeypatch.undo()
@@ -323,7 +325,8 @@ def test_interrupted_it_says_how_far_it_came(photos, onnx, tmp_path, capsys, mon
 
 PEAK = """
 import resource, sys
-from minicap import commands, encode
+from minicap import encode
+from minicap.utils import command_line as commands
 try:
     commands.run(lambda: encode.main(sys.argv[1:]))
 finally:

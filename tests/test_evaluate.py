@@ -8,16 +8,17 @@ import numpy
 import pytest
 from PIL import Image
 
-from minicap import commands, evaluate, train
+from minicap import evaluate, train
 from minicap.data.features import Features, read_features
 from minicap.data.results import results_text
-from minicap.ensemble import generate_text
 from minicap.evaluate import CAPTIONS, REPORT, SCORES
-from minicap.files import read_lines
-from minicap.generate import BEAM
-from minicap.metrics import METRICS, scores
-from minicap.model import Model
-from minicap.run import MODEL
+from minicap.evaluation.metrics import METRICS, scores
+from minicap.generation.config import BEAM
+from minicap.generation.generate import generate_text
+from minicap.model.trained_model import Model
+from minicap.training.run import MODEL
+from minicap.utils import command_line as commands
+from minicap.utils.files import read_lines
 from tests import tiny
 from tests.tiny import arguments, write_data
 
@@ -158,7 +159,7 @@ def test_how_captions_are_written_and_by_how_many(command, run, tmp_path):
     for words in (
         [],
         [f"--ensemble={folder / MODEL}"],
-        ["--beams=1", "--alpha=0", "--beginning=blue blue"],
+        ["--beam-size=1", "--length-penalty=0", "--prefix=blue blue"],
     ):
         status, text, _ = command(folder / MODEL, *words, f"--out={tmp_path}")
         assert status == 0
@@ -277,7 +278,7 @@ def test_command_lines_that_make_no_sense(command, run, tmp_path):
     refused(command("--results=x", "--device=cuda"), "--device goes with a MODEL")
     refused(command("--results=x", "--top-k=3", "--temperature=1"), "writing", "with a MODEL")
     refused(command(folder / MODEL, f"--out={files.captions}"), "this is a file; name a folder")
-    refused(command(folder / MODEL, "--beams=0"), "--beams must be from 1 to 100")
+    refused(command(folder / MODEL, "--beam-size=0"), "--beam-size must be from 1 to 100")
     refused(command(tmp_path / "none"), "none: no such file; expected a minicap model")
     refused(command("--results=none.json"), "none.json: cannot read the results file")
     refused(command(folder / MODEL, "--neighbours=0"), "--neighbours must be 1 or more")

@@ -11,13 +11,13 @@ import pytest
 from exercises.__main__ import learner, main, report
 from exercises.grading import EXERCISES, grade
 from exercises.hints import HINTS
-from minicap.errors import UserError
 from minicap.nn.adam import Adam, clip_scale
 from minicap.nn.cross_entropy import project_cross_entropy
 from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import dropout
 from minicap.nn.embedding import embedding
 from minicap.nn.lstm import lstm, lstm_step
+from minicap.utils.errors import UserError
 from tests.mutants import BACKWARD, OTHER
 
 SOLUTIONS = {
@@ -39,7 +39,7 @@ OWN = {  # whose mistakes are an exercise's
 INVISIBLE = {  # mistakes that need more than an exercise asks for
     "embedding: the last batch's gradient not cleared",  # out=
     "add_rows: overwrites what is there",  # equals "counted once" where the target is zero
-    "loss: a hit for every word",  # hits=
+    "loss: a hit for every word",  # correct=
 }
 MISTAKES = [
     (name, mutant)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from minicap import export
 from minicap.data.features import Features
+from minicap.data.scenes.calibrate import drawings
 from minicap.encoder import quantise
-from minicap.encoder.calibrate import drawings
 from minicap.encoder.session import Encoder
 from minicap.encoder.weight_files import KERAS_NOTOP, OFFICIAL
 from minicap.encoder.weights import seeded_weights
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 from tests.encoder.published import light_weights, write_keras
 from tests.encoder.test_session import tiny
 from tests.loopback import FILE, Server, good, status

@@ -4,8 +4,7 @@ import numpy
 import pytest
 
 from minicap import gradcheck
-from minicap.errors import UserError
-from minicap.gradcheck import (
+from minicap.nn.gradient_check import (
     central_difference,
     check_coordinates,
     check_layer,
@@ -13,6 +12,7 @@ from minicap.gradcheck import (
     complex_step,
     disagreement,
 )
+from minicap.utils.errors import UserError
 
 
 def cube(wrong=1.0):

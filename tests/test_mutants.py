@@ -3,8 +3,8 @@
 import numpy
 import pytest
 
-from minicap.decoder import caption_loss
-from minicap.gradcheck import decoder_case
+from minicap.model.decoder import caption_loss
+from minicap.model.gradient_cases import decoder_case
 from minicap.nn.adam import Adam
 from tests.mutants import BACKWARD, OTHER, Mutant, planted
 

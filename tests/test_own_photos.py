@@ -11,7 +11,7 @@ import pytest
 
 from minicap.data.captions import read_captions
 from minicap.data.features import read_features
-from minicap.model import Model
+from minicap.model.trained_model import Model
 
 PAGE = Path(__file__).parents[1] / "docs/own-photos.md"
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

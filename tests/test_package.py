@@ -55,7 +55,7 @@ def room(prefix):
 
 
 NN, DATA, ENCODER = map(room, ("minicap.nn", "minicap.data", "minicap.encoder"))
-GROUND = {"minicap.errors", "minicap.files"}
+GROUND = {"minicap.utils.errors", "minicap.utils.files"}
 COMMANDS = {
     name
     for name, tree in MODULES.items()
@@ -68,16 +68,21 @@ COMMANDS = {
     [
         (NN, NN | {"minicap.backend"}),
         ({"minicap.backend"}, GROUND),
-        ({"minicap.decoder"}, NN | {"minicap.backend"}),
+        ({"minicap.model.decoder"}, NN | {"minicap.backend"}),
         (DATA, DATA | GROUND),
         (
             ENCODER - COMMANDS,
             ENCODER | GROUND | {"minicap.backend"},
         ),  # calibrate, a command, draws scenes
-        ({"minicap.choosing"}, {"minicap.backend"}),
+        ({"minicap.generation.sampling"}, {"minicap.backend"}),
         (
-            {"minicap.generate"},
-            {"minicap.backend", "minicap.decoder", "minicap.choosing", "minicap.errors"},
+            {"minicap.generation.beam_search"},
+            {
+                "minicap.backend",
+                "minicap.model.decoder",
+                "minicap.generation.sampling",
+                "minicap.utils.errors",
+            },
         ),
         (GROUND, GROUND),
     ],
@@ -152,7 +157,7 @@ def loaded_after(code, *words):
 
 def test_import_minicap_costs_nothing():
     loaded = loaded_after("import minicap; minicap.__version__; minicap.UserError")
-    assert "minicap" in loaded and len(room("minicap") & loaded) == 2  # and minicap.errors
+    assert "minicap" in loaded and len(room("minicap") & loaded) == 2  # and minicap.utils.errors
     assert not loaded & {"numpy", "PIL", "tyro", "safetensors", "tqdm", "onnxruntime"}
 
 

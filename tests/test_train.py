@@ -11,12 +11,13 @@ import numpy
 import pytest
 from PIL import Image
 
-from minicap import checkpoint, commands, train
+from minicap import train
 from minicap.data.features import Features, read_features
-from minicap.files import exclusive
-from minicap.model import Model
-from minicap.recipes import RECIPES, Recipe
-from minicap.run import LOCK, METRICS, MODEL, RUN
+from minicap.model.trained_model import Model, checkpoint
+from minicap.training.recipes import RECIPES, Recipe
+from minicap.training.run import LOCK, METRICS, MODEL, RUN
+from minicap.utils import command_line as commands
+from minicap.utils.files import exclusive
 from tests.tiny import SHAPE, arguments, write_data
 
 
@@ -144,13 +145,19 @@ def test_recipes_and_single_settings(command, out):
     _, text, _ = command("--recipe=course", f"--out={out}", "--epochs=1", "--steps-per-epoch=2")
     assert "recipe    course: " in text and "sampling photos" in text
     settings = checkpoint.load(out / RUN, "run")[1]["options"]["settings"]
-    assert (settings["sampling"], settings["max_len"]) == ("photos", 20)
+    assert (settings["sampling"], settings["max_length"]) == ("photos", 20)
     assert settings["dropout"] == settings["clip_norm"] == 0
 
 
 def test_the_best_recipe_from_end_to_end(command, out):
     """Supervised, then self-critical epochs, a model that is chosen by CIDEr-D, and writes."""
-    more = ("--recipe=best", "--epochs=3", "--self-critical=1", "--samples=2", "--threads=2")
+    more = (
+        "--recipe=best",
+        "--epochs=3",
+        "--self-critical-epochs=1",
+        "--samples-per-image=2",
+        "--workers=2",
+    )
     status, text, _ = command(f"--out={out}", *more)
     assert status == 0 and "train loss" in text and "train reward" in text
     lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
@@ -207,7 +214,7 @@ def test_a_signal_to_all_processes_saves_as_well(files, out):
     """As `timeout`, a batch system or `kill -- -GROUP` sends it: to the workers, too. And all of
     them end."""
     child = process(files, f"--out={out}", "--epochs=3", *COURSE[:-1], "--dropout=0.1",
-                    "--threads=2", start_new_session=True)  # fmt: skip
+                    "--workers=2", start_new_session=True)  # fmt: skip
     for line in child.stdout:
         if line.startswith("epoch   1"):
             break
@@ -230,7 +237,7 @@ def test_resume_with_more_epochs_equals_all_at_once(command, out, tmp_path):
 def test_a_longer_self_critical_run_has_more_self_critical_epochs(command, out, tmp_path):
     """They begin where they began: the logits are sharpened once, and no epoch is an ordinary one
     again."""
-    words = ("--self-critical=1", "--choose=cider", "--samples=2")
+    words = ("--self-critical-epochs=1", "--monitor=cider", "--samples-per-image=2")
     words += ("--temperature=0.25",)
     command(f"--out={out}", *words, "--epochs=2")
     status, text, _ = command("--resume", out, "--epochs=4", instead=True)
@@ -239,13 +246,13 @@ def test_a_longer_self_critical_run_has_more_self_critical_epochs(command, out, 
              (out / METRICS).read_text().splitlines()]  # fmt: skip
     assert kinds == [{"train_loss"}, *3 * [{"train_reward"}]]
     whole = tmp_path / "whole"
-    command(f"--out={whole}", *words[1:], "--self-critical=3", "--epochs=4")
+    command(f"--out={whole}", *words[1:], "--self-critical-epochs=3", "--epochs=4")
     first, second = (
         [json.loads(line)["dev_loss"] for line in (folder / METRICS).read_text().splitlines()]
         for folder in (out, whole)
     )
     assert first == pytest.approx(second, rel=1e-2)  # but for the step sizes of the second epoch
-    for wrong in (["--choose=loss"], ["--patience=2"]):  # which would throw these epochs away
+    for wrong in (["--monitor=loss"], ["--patience=2"]):  # which would throw these epochs away
         result = command(f"--out={out}2", *words, *wrong)
         one_line(result, wrong[0].partition("=")[0] + " must be", "self-critical epochs")
     one_line(command("--resume", out, "--epochs=1", instead=True), "--epochs must be more than 1")
@@ -293,7 +300,7 @@ def test_resume_with_the_same_data_in_another_place(command, files, out, tmp_pat
 def test_resume_refuses_other_settings(command, out):
     command(f"--out={out}")
     before = contents(out)
-    for option in ("--dropout=0.5", "--seed=1", "--threads=2", "--hidden=9", "--max-len=5"):
+    for option in ("--dropout=0.5", "--seed=1", "--workers=2", "--hidden-size=9", "--max-length=5"):
         result = command("--resume", out, option, instead=True)
         one_line(result, option.partition("=")[0], "cannot be changed")
     one_line(command("--resume", out, "--seed=1", "--recipe=course", instead=True), "--recipe")
@@ -361,31 +368,31 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--beta2=-0.1",
         "--epsilon=0",
         "--epsilon=1e-40",  # 0 as float32 has it, nearly
-        "--self-critical=2",  # all of them
-        "--samples=1",
+        "--self-critical-epochs=2",  # all of them
+        "--samples-per-image=1",
         "--temperature=0",
-        "--self-critical-rate=0",
-        "--reward-bleu=-1",
-        "--warm-up=-1",
-        "--photo-gain=0",
-        "--dropout-words=1",
+        "--self-critical-learning-rate=0",
+        "--bleu-reward=-1",
+        "--warmup-epochs=-1",
+        "--image-gain=0",
+        "--embedding-dropout=1",
         "--dropout=1",
         "--dropout=-0.1",
         "--dropout=nan",
         "--clip-norm=-1",
         "--clip-norm=nan",
         "--clip-norm=inf",
-        "--max-len=2",
-        "--max-len=1000000000",
+        "--max-length=2",
+        "--max-length=1000000000",
         "--min-count=0",
-        "--hidden=0",
-        "--embedding=-1",
+        "--hidden-size=0",
+        "--embedding-size=-1",
         "--image-bottleneck=-1",
         "--logit-bottleneck=-1",
-        "--threads=0",
-        "--threads=1000000",
+        "--workers=0",
+        "--workers=1000000",
         "--epochs=1000000001",
-        "--hidden=1000000000",
+        "--hidden-size=1000000000",
         "--image-bottleneck=1000000",
         "--seed=-1",
     ],
@@ -397,10 +404,15 @@ def test_numbers_that_make_no_sense(command, out, option):
 
 def test_every_option_of_the_decoder_s_shape_at_once(command, out):
     """Trained, with dropout and self-critical epochs, resumed, and loaded."""
-    shape = ("--embedding=7", "--photo=always", "--image-bottleneck=0")
-    more = ("--dropout=0.2", "--dropout-words=0.2", "--self-critical=1", "--samples=2")
-    more += ("--choose=cider",)
-    status, output, _ = command(f"--out={out}", *shape, *more, "--threads=2")
+    shape = ("--embedding-size=7", "--image-input=always", "--image-bottleneck=0")
+    more = (
+        "--dropout=0.2",
+        "--embedding-dropout=0.2",
+        "--self-critical-epochs=1",
+        "--samples-per-image=2",
+    )
+    more += ("--monitor=cider",)
+    status, output, _ = command(f"--out={out}", *shape, *more, "--workers=2")
     assert status == 0 and "photo always, image_bottleneck 0" in output
     sizes = Model.load(out / MODEL).sizes
     assert (sizes.embedding, sizes.photo, sizes.image_bottleneck) == (7, "always", 0)
@@ -418,7 +430,14 @@ def test_wrong_options_end_in_tyro_s_box(command, out, wrong):
 def test_help_explains_every_option(command):
     status, text, _ = command("--help", instead=True)
     assert status == 0
-    for option in ("--captions", "--train-split", "--resume", "--dropout", "--hidden", "--threads"):
+    for option in (
+        "--captions",
+        "--train-split",
+        "--resume",
+        "--dropout",
+        "--hidden-size",
+        "--workers",
+    ):
         assert option in text
     assert "share dropped of the photo" in " ".join(text.split())
 
@@ -523,8 +542,8 @@ def test_a_run_that_is_worse_than_no_training_says_so(command, out):
 
 def test_cider_cannot_choose_by_one_photo(command, files, out):
     files.dev_split.write_text(files.dev_split.read_text().split()[0] + "\n")
-    one_line(command(f"--out={out}", "--choose=cider"), "two dev photos or more", "--choose loss")
-    assert command(f"--out={out}", "--choose=loss", "--epochs=1")[0] == 0
+    one_line(command(f"--out={out}", "--monitor=cider"), "two dev photos or more", "--monitor loss")
+    assert command(f"--out={out}", "--monitor=loss", "--epochs=1")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A data set, a model and a command line so small that a whole run takes a tenth of a second."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy
@@ -7,12 +8,15 @@ import numpy
 from minicap.data.dataset import DataFiles, Dataset, load_dataset
 from minicap.data.features import Features, Scaling
 from minicap.data.vocabulary import Vocabulary
-from minicap.decoder import Sizes, initialise
-from minicap.model import Model
-from minicap.recipes import Recipe
+from minicap.model.config import DecoderConfig
+from minicap.model.decoder import Decoder
+from minicap.model.initial import initial_parameters
+from minicap.model.trained_model import Model
+from minicap.training.config import TrainingConfig
+from minicap.training.recipes import Recipe
 
 WIDTH = 8  # features of a photo
-SHAPE = {"hidden": 8, "embedding": 6, "image_bottleneck": 5, "logit_bottleneck": 7}
+SHAPE = {"hidden_size": 8, "embedding_size": 6, "image_bottleneck": 5, "logit_bottleneck": 7}
 COLOURS = ("red", "blue", "green")
 ENDINGS = ("sits .", "runs fast .", "runs over the hill to its house .")
 
@@ -49,29 +53,30 @@ def write_data(folder: Path, photos: int = 12) -> DataFiles:
 
 
 def recipe(**changes) -> Recipe:
-    """A recipe for the tiny data set."""
-    return Recipe(**({"epochs": 2, "batch_size": 4, "min_count": 2} | SHAPE | changes))
+    """A recipe for the tiny data set. changes: fields of its two configurations."""
+    values = {"epochs": 2, "batch_size": 4, "min_count": 2} | SHAPE | changes
+    decoder = {field.name for field in fields(DecoderConfig)}
+    return Recipe(
+        DecoderConfig(**{name: value for name, value in values.items() if name in decoder}),
+        TrainingConfig(**{name: value for name, value in values.items() if name not in decoder}),
+    )
 
 
 def dataset(folder: Path, of: Recipe | None = None, photos: int = 12) -> Dataset:
     """The tiny data set, as a recipe wants it."""
-    of = of or recipe()
-    return load_dataset(write_data(folder, photos), of.min_count, of.max_len, of.standardise)
+    config = (of or recipe()).training
+    files = write_data(folder, photos)
+    return load_dataset(files, config.min_count, config.max_length, config.standardise)
 
 
-def sizes(data: Dataset) -> Sizes:
-    """The widths of a decoder for `data`."""
-    return Sizes(len(data.vocabulary), WIDTH, **SHAPE)
-
-
-def model(encoder: dict | None = None, dtype: str = "float32", max_len: int = 7) -> Model:
+def model(encoder: dict | None = None, dtype: str = "float32", max_length: int = 7) -> Model:
     """An untrained model of eight words with parameters large enough to have opinions."""
-    vocabulary = Vocabulary(["a", "blue", "dog", "red"])
-    shape = Sizes(len(vocabulary), WIDTH, **SHAPE)
-    parameters = initialise(shape, numpy.random.default_rng(5))
+    vocabulary, config = Vocabulary(["a", "blue", "dog", "red"]), DecoderConfig(**SHAPE)
+    shapes = config.shapes(WIDTH, len(vocabulary))
+    parameters = initial_parameters(config, shapes, numpy.random.default_rng(5))
     parameters.flat *= 4
-    parameters = {name: array.astype(dtype) for name, array in parameters.items()}
-    return Model(shape, parameters, vocabulary, Scaling.none(WIDTH), max_len, encoder)
+    decoder = Decoder(config, {name: array.astype(dtype) for name, array in parameters.items()})
+    return Model(decoder, vocabulary, Scaling.none(WIDTH), max_length, encoder)
 
 
 def arguments(files: DataFiles, *more: str) -> list[str]:
@@ -85,7 +90,7 @@ def arguments(files: DataFiles, *more: str) -> list[str]:
         "epochs": 2,
         "batch-size": 4,
         "min-count": 2,
-        "threads": 1,
+        "workers": 1,
         **{name.replace("_", "-"): value for name, value in SHAPE.items()},
     }
     return [f"--{name}={value}" for name, value in options.items() if value is not None] + [*more]

@@ -8,10 +8,11 @@ from picture import Axes, Picture, power
 from minicap.data.captions import read_captions
 from minicap.data.dataset import shipped_scenes
 from minicap.data.vocabulary import tokenise
-from minicap.gradcheck import as_loss, gradients_of, layer_cases
 from minicap.nn.adam import Adam
 from minicap.nn.cross_entropy import project_cross_entropy
 from minicap.nn.dense import elu
+from minicap.nn.gradient_cases import layer_cases
+from minicap.nn.gradient_check import as_loss, gradients_of
 from minicap.nn.lstm import lstm_step
 
 
@@ -110,18 +111,18 @@ def bleu() -> Picture:
         there: Counter = Counter()
         for reference in references:
             there |= ngrams(reference, n)
-        hits, used = 0, Counter()
+        correct, used = 0, Counter()
         for k in range(len(candidate) - n + 1):
             gram = tuple(candidate[k : k + n])
             used[gram] += 1
             hit = used[gram] <= there[gram]
-            hits += hit
+            correct += hit
             x, row = 60 + k * step + 6, top + k % n * 22
             colour = "green" if hit else "pale"
             p.box(x, row, n * step - 12, 18, "", colour, "green" if hit else "paper", opacity=0.3)
         middle = top + n * 11 - 2
         p.text(30, middle, f"n = {n}", 13, "soft")
-        p.text(776, middle, f"{hits}/{len(candidate) - n + 1}", 14, "ink", "end", "bold")
+        p.text(776, middle, f"{correct}/{len(candidate) - n + 1}", 14, "ink", "end", "bold")
         top += n * 22 + 14
     p.text(60, top + 8, "Green: stands in a reference as well.", 13, "soft", "start")
     return p

@@ -11,15 +11,16 @@ from picture import Axes, Picture
 from minicap.data.captions import read_captions
 from minicap.data.dataset import shipped_scenes
 from minicap.data.features import read_features
-from minicap.data.scenes import load_scenes
-from minicap.data.scenes.drawing import draw
+from minicap.data.scenes.drawing import paint
+from minicap.data.scenes.scene import load_scenes
 from minicap.data.vocabulary import tokenise
-from minicap.decoder import WORD_LAYERS, dense_layers, first_state, lstm_parts
-from minicap.ensemble import generate_text
-from minicap.model import Model
+from minicap.evaluation.scene_truth import truths
+from minicap.generation.generate import generate_text
+from minicap.model.config import WORD_LAYERS
+from minicap.model.decoder import dense_layers, initial_state, split_lstm
+from minicap.model.trained_model import Model
 from minicap.nn.dense import affine
 from minicap.nn.lstm import FORGET_BIAS
-from minicap.truth import truths
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ def example(model: Model):
     captions = generate_text([model], features)
     for row, true in enumerate(truths(captions, [scenes[name] for name in names])):
         if true and 7 <= len(captions[row].split()) <= 9:
-            return features[[row]], draw(scenes[names[row]]), captions[row], names[row]
+            return features[[row]], paint(scenes[names[row]]), captions[row], names[row]
     raise LookupError("not one caption is true")
 
 
@@ -64,7 +65,7 @@ def step(model: Model, state, word: int):
     """The probabilities of the next word (V,), the gates by name, and the new state."""
     p = model.parameters
     h, c, *photo = state
-    _, U, Wb, _ = lstm_parts(p)
+    _, U, Wb, _ = split_lstm(p)
     z = affine(p["word_embed"][[word]], Wb) + h @ U + sum(photo)
     i, j, f, o = numpy.split(z, 4, axis=1)
     i, j, f, o = sigmoid(i), numpy.tanh(j), sigmoid(f + FORGET_BIAS), sigmoid(o)
@@ -77,7 +78,7 @@ def step(model: Model, state, word: int):
 
 def steps_of(model: Model, features: numpy.ndarray, caption: str):
     """The word read, the probabilities of the next one, and the gates, along a caption."""
-    state = first_state(model.parameters, model.scaling(features))
+    state = initial_state(model.parameters, model.scaling(features))
     for word in ["#START#", *caption.split()]:
         probabilities, gates, state = step(model, state, model.vocabulary.ids[word])
         yield word, probabilities, gates
@@ -168,7 +169,9 @@ def beam_tree(model: Model, history: list[dict]) -> Picture:
     v, width, depth, shown = model.vocabulary, 3, 5, 3
     banned = [v.pad, v.unk, v.start]
     # A hypothesis: its log-probability, words, state, and place in the picture.
-    held = [(0.0, [v.start], first_state(model.parameters, model.scaling(features)), (20.0, 180.0))]
+    held = [
+        (0.0, [v.start], initial_state(model.parameters, model.scaling(features)), (20.0, 180.0))
+    ]
     p = Picture(850, 380, f"A beam search of width three for {name}, its first {depth} steps")
     column, row, box = 146, 30, 114
     p.box(8, 167, 84, 26, "#START#", "gold", size=12, style="mono")
@@ -283,8 +286,8 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
     features, name, base = every[[row]], names[row], found[row]
 
     def draw_one() -> list[str]:
-        state, word, words = first_state(model.parameters, model.scaling(features)), v.start, []
-        for _ in range(model.max_len):
+        state, word, words = initial_state(model.parameters, model.scaling(features)), v.start, []
+        for _ in range(model.max_length):
             probabilities, _, state = step(model, state, word)
             exact = probabilities.astype(float)
             word = int(rng.choice(len(v), p=exact / exact.sum()))

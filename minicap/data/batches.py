@@ -11,7 +11,7 @@ class Batch:
     """N captions with R words to predict, D of them distinct, as arrays on the host.
 
     With captions "s a cat e" and "s dogs e" (s and e: #START# and #END#), the inputs lie as
-    s s | a dogs | cat and the targets as a dogs | cat e | e; sizes = [2, 2, 1].
+    s s | a dogs | cat and the targets as a dogs | cat e | e; batch_sizes = [2, 2, 1].
     """
 
     features: numpy.ndarray  # (N, F) float32, in the captions' order, longest first
@@ -19,7 +19,7 @@ class Batch:
     positions: numpy.ndarray  # (R,) inputs, as indexes into `words`
     captions: numpy.ndarray  # (R,) which caption each input belongs to
     targets: numpy.ndarray  # (R,) the word that follows each input
-    sizes: list[int]  # how many captions are still going at each step; the sum is R
+    batch_sizes: list[int]  # how many captions are still going at each step; the sum is R
     weights: numpy.ndarray | None = None  # (R,) what each word's loss counts; None: 1
 
     @property
@@ -32,12 +32,12 @@ class Batch:
         """As many words to each worker, as nearly as whole captions allow; captions of like
         lengths go to the same one, so that only one of them takes the many small last steps.
 
-        Yields each share that is not empty, and which of the whole batch's captions, words and
+        Yields each part that is not empty, and which of the whole batch's captions, words and
         rows it holds: {"captions": (n,), "words": (d,), "rows": (r,)}.
         """
-        sizes = numpy.array(self.sizes)
-        going = numpy.arange(sizes[0]) < sizes[:, None]  # (steps, N)
-        row = (numpy.cumsum(sizes) - sizes)[:, None] + numpy.arange(sizes[0])
+        batch_sizes = numpy.array(self.batch_sizes)
+        going = numpy.arange(batch_sizes[0]) < batch_sizes[:, None]  # (steps, N)
+        row = (numpy.cumsum(batch_sizes) - batch_sizes)[:, None] + numpy.arange(batch_sizes[0])
         lengths = going.sum(axis=0)
         middle = numpy.cumsum(lengths) - lengths / 2  # of each caption, counted in words
         owners = (middle * workers / len(self.targets)).astype(int)
@@ -48,7 +48,7 @@ class Batch:
             positions = self.positions[rows]
             used = numpy.zeros(len(self.words), dtype=bool)
             used[positions] = True
-            share = Batch(
+            part = Batch(
                 self.features[own],
                 self.words[used],
                 (numpy.cumsum(used) - 1)[positions],
@@ -58,26 +58,26 @@ class Batch:
                 None if self.weights is None else self.weights[rows],
             )
             index = {"captions": captions, "words": numpy.flatnonzero(used), "rows": rows}
-            yield share, index
+            yield part, index
 
 
 @dataclass(frozen=True)
-class Photos:
+class ImageBatch:
     """N photos that the model writes captions of itself, to learn from."""
 
     features: numpy.ndarray  # (N, F) float32
-    photos: numpy.ndarray  # (N,) their rows in the split
+    images: numpy.ndarray  # (N,) their rows in the split
 
     @property
     def counts(self) -> dict[str, int]:
         """N, as Batch has it."""
-        return {"captions": len(self.photos)}
+        return {"captions": len(self.images)}
 
-    def split(self, workers: int) -> Iterator[tuple["Photos", dict[str, numpy.ndarray]]]:
+    def split(self, workers: int) -> Iterator[tuple["ImageBatch", dict[str, numpy.ndarray]]]:
         """As many to each worker; yields as Batch.split."""
-        for rows in numpy.array_split(numpy.arange(len(self.photos)), workers):
+        for rows in numpy.array_split(numpy.arange(len(self.images)), workers):
             if len(rows):
-                yield Photos(self.features[rows], self.photos[rows]), {"captions": rows}
+                yield ImageBatch(self.features[rows], self.images[rows]), {"captions": rows}
 
 
 def pack(

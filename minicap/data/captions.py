@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from minicap.data.formats import Malformed, entries
-from minicap.errors import UserError
-from minicap.files import read_lines, read_text
+from minicap.utils.errors import UserError
+from minicap.utils.files import read_lines, read_text
 
 # What the files call the three splits. Karpathy's restval is the part of COCO's val that he gives
 # to train.

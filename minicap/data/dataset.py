@@ -12,7 +12,7 @@ from minicap.data.captions import Captions, find_names, read_captions, read_name
 from minicap.data.features import Scaling, read_features
 from minicap.data.splits import draw_splits
 from minicap.data.vocabulary import SPECIAL, Vocabulary
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 SHIPPED = [
     Path(__file__).parents[1] / "shipped" / "scenes",  # in an installed wheel
@@ -107,29 +107,29 @@ class Split:
     """P photos with C captions.
 
     names: P names; features: (P, F) float32; photo: (C,) each caption's row in `features`;
-    ids: (C, max_len) and lengths: (C,), as from Vocabulary.encode; captions: P lists of texts.
+    ids: (C, max_length) and lengths: (C,), as from Vocabulary.encode; captions: P lists of texts.
     """
 
     names: list[str]
     features: numpy.ndarray
-    photo: numpy.ndarray
+    image: numpy.ndarray
     ids: numpy.ndarray
     lengths: numpy.ndarray
     captions: list[list[str]] = field(repr=False)
 
     def batch(self, rows: numpy.ndarray) -> Batch:
         """The captions `rows`, packed."""
-        return pack(self.features[self.photo[rows]], self.ids[rows], self.lengths[rows])
+        return pack(self.features[self.image[rows]], self.ids[rows], self.lengths[rows])
 
     def word_counts(self, vocabulary: int) -> numpy.ndarray:
         """How often each word is one to predict, (V,), and 0.1 more: none is impossible."""
         predicted = (numpy.arange(self.ids.shape[1]) < self.lengths[:, None])[:, 1:]
         return numpy.bincount(self.ids[:, 1:][predicted], minlength=vocabulary) + 0.1
 
-    def photo_captions(self) -> tuple[numpy.ndarray, numpy.ndarray]:
+    def image_captions(self) -> tuple[numpy.ndarray, numpy.ndarray]:
         """Where each photo's captions start in `ids`, and how many there are: (P,), (P,).
         Captions lie in the photos' order."""
-        counts = numpy.bincount(self.photo, minlength=len(self.names))
+        counts = numpy.bincount(self.image, minlength=len(self.names))
         return numpy.cumsum(counts) - counts, counts
 
 
@@ -143,17 +143,22 @@ class Dataset:
     encoder: dict | None
     notes: list[str]
 
+    @property
+    def feature_size(self) -> int:
+        """How many features of an image the decoder gets, after scaling."""
+        return self.scaling.width
+
     def fingerprint(self) -> str:
         """SHA-256 of all that training reads: a resumed run must find the same data."""
         digest = hashlib.sha256("\n".join(self.vocabulary.words).encode())
         for split in self.splits.values():
-            for array in (split.features, split.photo, split.ids, split.lengths):
+            for array in (split.features, split.image, split.ids, split.lengths):
                 digest.update(numpy.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 
 def load_dataset(
-    files: DataFiles, min_count: int, max_len: int, standardise: bool, components: int = 0
+    files: DataFiles, min_count: int, max_length: int, standardise: bool, components: int = 0
 ) -> Dataset:
     """Read `files` (complete). The vocabulary and the scaling come from the train split alone.
 
@@ -211,7 +216,7 @@ def load_dataset(
 
     def make(names: list[str]) -> Split:
         written = [texts[name] for name in names]
-        ids, lengths = vocabulary.encode([text for some in written for text in some], max_len)
+        ids, lengths = vocabulary.encode([text for some in written for text in some], max_length)
         photo = numpy.repeat(numpy.arange(len(names)), [len(some) for some in written])
         array = features.array[[rows[name] for name in names]]
         return Split(names, array, photo, ids, lengths, written)
@@ -219,7 +224,7 @@ def load_dataset(
     splits = {split: make(names) for split, names in kept.items()}
     train = splits["train"]
     if components:
-        counts = word_counts(train.ids, train.photo, len(train.names))
+        counts = word_counts(train.ids, train.image, len(train.names))
         scaling = Scaling.canonical(train.features, counts, components)
         if (found := scaling.width) < components:
             notes.append(f"--components {components}: there are only {found}, which are used")

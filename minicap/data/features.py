@@ -11,8 +11,8 @@ import numpy
 from minicap.data.canonical import canonical_directions
 from minicap.data.compressed import compress, decompress
 from minicap.data.store import DONE, FeatureStore
-from minicap.errors import UserError
-from minicap.files import replacing
+from minicap.utils.errors import UserError
+from minicap.utils.files import replacing
 
 LARGE = 1 << 30  # bytes; what unpacks to no more than this is never refused
 

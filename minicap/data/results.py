@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from minicap.data.captions import find_names
-from minicap.errors import UserError
-from minicap.files import read_text
+from minicap.utils.errors import UserError
+from minicap.utils.files import read_text
 
 Id = int | str
 COCO = re.compile(r"(?:COCO_[a-z]+20\d\d_)?([0-9]{12})")

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy
 
-from minicap.errors import UserError
-from minicap.files import read_text, write_text
+from minicap.utils.errors import UserError
+from minicap.utils.files import read_text, write_text
 
 KIND = "minicap feature store 1"
 STORE, FEATURES, MARKS, REASONS = "store.json", "features.npy", "done.npy", "skipped.jsonl"

@@ -47,17 +47,19 @@ class Vocabulary:
                 parts.append(f"only in the {place}: {len(words)} ({shown})")
         return "; ".join(parts)
 
-    def encode(self, captions: Sequence[str], max_len: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Captions as ids: #START#, the words, #END#, cut at `max_len` ids, #END# included.
+    def encode(
+        self, captions: Sequence[str], max_length: int
+    ) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """Captions as ids: #START#, the words, #END#, cut at `max_length` ids, #END# included.
 
-        Unknown words become #UNK#. Returns ids (N, max_len) int32, filled up with #PAD#, and
+        Unknown words become #UNK#. Returns ids (N, max_length) int32, filled up with #PAD#, and
         lengths (N,), each 2 or more.
         """
-        ids = numpy.full((len(captions), max_len), self.pad, dtype=numpy.int32)
+        ids = numpy.full((len(captions), max_length), self.pad, dtype=numpy.int32)
         lengths = numpy.empty(len(captions), dtype=numpy.int64)
         for row, caption in enumerate(captions):
             tokens = [self.ids.get(token, self.unk) for token in tokenise(caption)]
-            tokens = [self.start, *tokens, self.end][:max_len]
+            tokens = [self.start, *tokens, self.end][:max_length]
             ids[row, : len(tokens)] = tokens
             lengths[row] = len(tokens)
         return ids, lengths

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from minicap.encoder.session import Encoder
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 TOLERANCE = 1e-3  # relative L2 of one photo's features: decoders of JPEG differ by about so much
 

@@ -22,7 +22,7 @@ from minicap.encoder.inception import (
     network,
 )
 from minicap.encoder.weights import LayerWeights, Weights
-from minicap.files import replacing
+from minicap.utils.files import replacing
 
 if TYPE_CHECKING:
     import onnx

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from minicap.errors import UnusableImage, UserError
+from minicap.utils.errors import UnusableImage, UserError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from minicap.errors import UnusableImage, UserError
-from minicap.files import read_lines
+from minicap.utils.errors import UnusableImage, UserError
+from minicap.utils.files import read_lines
 
 # By their names, photos among whatever else lies in a folder. What is in them is found out later.
 ENDINGS = {
@@ -21,7 +21,7 @@ LARGEST = 1 << 28  # bytes of one file in a zip, unpacked
 
 
 @dataclass(frozen=True)
-class Photos:
+class PhotoSource:
     """Photos by name, in a fixed order.
 
     names: each once; open: a name -> what image.read takes, or UnusableImage; left_out: how many
@@ -32,12 +32,12 @@ class Photos:
     open: Callable[[str], Path | IO[bytes]]
     left_out: int = 0
 
-    def only(self, names: Iterable[str]) -> "Photos":
+    def only(self, names: Iterable[str]) -> "PhotoSource":
         """These names in this order; one that is not there is found out when it is opened."""
-        return Photos(list(dict.fromkeys(names)), self.open)
+        return PhotoSource(list(dict.fromkeys(names)), self.open)
 
 
-def find_photos(source: Path, root: Path | None = None) -> Photos:
+def find_photos(source: Path, root: Path | None = None) -> PhotoSource:
     """The photos of a folder, with all folders in it, of a zip file, or of a list of paths; or one
     photo.
 
@@ -50,7 +50,7 @@ def find_photos(source: Path, root: Path | None = None) -> Photos:
     elif source.is_file() and zipfile.is_zipfile(source):
         photos = _zip(source)
     elif _is_photo(source.name) and source.exists():
-        photos = Photos([source.name], source.parent.joinpath)
+        photos = PhotoSource([source.name], source.parent.joinpath)
     elif source.exists():
         photos = _list(source, root or source.parent)
     else:
@@ -68,12 +68,12 @@ def _is_photo(name: str) -> bool:
     return not hidden and os.path.splitext(file)[1].lower() in ENDINGS
 
 
-def _sort(names: list[str], open: Callable[[str], Path | IO[bytes]]) -> Photos:
+def _sort(names: list[str], open: Callable[[str], Path | IO[bytes]]) -> PhotoSource:
     photos = sorted(filter(_is_photo, names))
-    return Photos(photos, open, len(names) - len(photos))
+    return PhotoSource(photos, open, len(names) - len(photos))
 
 
-def _folder(folder: Path) -> Photos:
+def _folder(folder: Path) -> PhotoSource:
     names, closed = [], []
 
     def unreadable(error: OSError) -> None:
@@ -94,7 +94,7 @@ def _folder(folder: Path) -> Photos:
     return _sort([*names, *closed], open)
 
 
-def _zip(path: Path) -> Photos:
+def _zip(path: Path) -> PhotoSource:
     try:
         packed = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -117,6 +117,6 @@ def _zip(path: Path) -> Photos:
     return _sort(list(members), open)
 
 
-def _list(path: Path, root: Path) -> Photos:
+def _list(path: Path, root: Path) -> PhotoSource:
     lines = (line.strip() for line in read_lines(path, "list of photos"))
-    return Photos(list(dict.fromkeys(filter(None, lines))), root.joinpath)
+    return PhotoSource(list(dict.fromkeys(filter(None, lines))), root.joinpath)

@@ -9,7 +9,7 @@ import numpy as np
 
 from minicap.backend import to_host
 from minicap.encoder.session import Encoder
-from minicap.errors import UnusableImage
+from minicap.utils.errors import UnusableImage
 
 AHEAD = 2  # batches that are read before their turn: it bounds the memory
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from minicap.encoder.graph import encoder_id, save
 from minicap.encoder.session import Encoder
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,7 @@ import numpy as np
 
 from minicap.backend import Array, device_module, to_device
 from minicap.encoder.image import PREPROCESSINGS, prepare, preprocessing_name, read
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -27,7 +27,7 @@ import numpy as np
 
 from minicap.encoder.inception import Layer, layers
 from minicap.encoder.weights import LayerWeights, Weights
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 KERAS_NOTOP = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 KERAS_NOTOP_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"

@@ -9,7 +9,7 @@ returns one.
 The seeded weights need no download and are the same on every machine, to the last bit: kernels come
 from NumPy's RandomState, whose stream is frozen (NEP 19), by uniform draws and correctly rounded
 arithmetic alone (normal draws go through the C library's logarithm, which differs between
-machines); the batch-norm statistics, measured once by `python -m minicap.encoder.calibrate`, lie
+machines); the batch-norm statistics, measured once by `python -m minicap.data.scenes.calibrate`, lie
 beside this file.
 """
 
@@ -23,7 +23,7 @@ from minicap.encoder.inception import Layer, layers
 
 STATISTICS = Path(__file__).with_name("seeded_statistics.safetensors")
 
-# The knob of the random network; turn it, and `python -m minicap.encoder.calibrate` must be run
+# The knob of the random network; turn it, and `python -m minicap.data.scenes.calibrate` must be run
 # again. Beta shifts every normalised channel before its ReLU. At 0 half of all values are cut off,
 # and over 94 layers small differences grow while large ones are lost; at 4 a channel is cut only
 # where it meets what is rare, so that most of the picture passes and what is cut tells shapes

@@ -9,7 +9,7 @@ from minicap.backend import Array, array_module, blocks, fused
 BLOCK = 1 << 15  # numbers: all that a block's update touches stays in the cache
 
 
-def add_gradients(gradients: Sequence[Array], share: int = 0, shares: int = 1) -> list[Array]:
+def add_gradients(gradients: Sequence[Array], worker: int = 0, num_workers: int = 1) -> list[Array]:
     """Add all gradients into the first, in place, block by block.
 
     gradients: (P,) each, one or more. Returns each block's sum of squares (0-d), for
@@ -17,7 +17,7 @@ def add_gradients(gradients: Sequence[Array], share: int = 0, shares: int = 1) -
     """
     first, *others = gradients
     squares = []
-    for block in blocks(first, BLOCK, share, shares):
+    for block in blocks(first, BLOCK, worker, num_workers):
         g = first[block]
         for other in others:
             g += other[block]
@@ -103,14 +103,14 @@ class Adam:
         t: int,
         learning_rate: float,
         scale: float = 1.0,
-        share: int = 0,
-        shares: int = 1,
+        worker: int = 0,
+        num_workers: int = 1,
     ) -> None:
-        """What step number t does to every block that falls to `share` among `shares`."""
+        """What step number t does to every block that falls to `worker` among `num_workers`."""
         rates = 1 - self.beta1, 1 - self.beta2
         rate = learning_rate * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
         work = array_module(gradient).empty_like(gradient[blocks(gradient, BLOCK)[0]])
-        for block in blocks(gradient, BLOCK, share, shares):
+        for block in blocks(gradient, BLOCK, worker, num_workers):
             g, m, v, theta = (x[block] for x in (gradient, self.m, self.v, self.parameters))
             if scale != 1:
                 g *= scale

@@ -16,15 +16,15 @@ def project_cross_entropy(
     targets: Array,
     weights: Array | None,
     divisor: float,
-    hits: Array | None = None,
-    empty: Callable | None = None,
+    correct: Array | None = None,
+    allocate: Callable | None = None,
 ) -> tuple[Array, Callable]:
     """sum over r of weights[r] * -log softmax(x[r] W + b)[targets[r]], divided by `divisor`.
 
     x: (R, I), one row for each real word, so that padding has no row; Wb: (I + 1, V), bias last;
-    targets: (R,) integers in [0, V); weights: (R,), or None for 1; hits: None, or (R,) booleans
-    that are filled in with whether the target was the likeliest word; empty: makes the array of
-    logits (minicap.nn.scratch).
+    targets: (R,) integers in [0, V); weights: (R,), or None for 1; correct: None, or (R,) booleans
+    that are filled in with whether the target was the likeliest word; allocate: makes the array of
+    logits (minicap.nn.workspace).
     Returns the loss (0-d) and backward(dloss=1, out=None) -> dx (R, I), dWb (I + 1, V), which is
     used once: it works in the memory of the logits.
 
@@ -36,7 +36,7 @@ def project_cross_entropy(
     dtype = xp.result_type(x, Wb)
     x1 = xp.ones((x.shape[0], Wb.shape[0]), dtype=dtype)  # the bias rides as a column of ones
     x1[:, :-1] = x
-    e = (empty or xp.empty)((x.shape[0], Wb.shape[1]), dtype)
+    e = (allocate or xp.empty)((x.shape[0], Wb.shape[1]), dtype)
     ones = xp.ones(Wb.shape[1], dtype=dtype)
     s = xp.empty(x.shape[0], dtype)
     rows = xp.arange(x.shape[0])
@@ -46,8 +46,8 @@ def project_cross_entropy(
         xp.matmul(x1, Wb, out=e)  # 1: the logits, all in one product
         target_logits = e[rows, targets]
         shift = e.real.max(axis=1) if shifted else xp.zeros_like(target_logits.real)
-        if hits is not None:
-            hits[...] = target_logits.real == shift
+        if correct is not None:
+            correct[...] = target_logits.real == shift
         for block in blocks(e, BLOCK):
             logits = e[block]
             if shifted:
@@ -59,7 +59,7 @@ def project_cross_entropy(
     # Shifting by each row's greatest logit changes nothing but what overflows. It takes two more
     # passes over the logits: on a CPU, only if it must be. (A GPU would have to wait to know.)
     with numpy.errstate(over="ignore", invalid="ignore"):
-        target_logits, shift = exponentials(shifted=xp is not numpy or hits is not None)
+        target_logits, shift = exponentials(shifted=xp is not numpy or correct is not None)
     if xp is numpy and not ((s.real > 1e-30) & (s.real < 1e30)).all():
         target_logits, shift = exponentials(shifted=True)
     scale = 1 / divisor if weights is None else weights / divisor

@@ -28,14 +28,14 @@ def gate_constants(H: int, dtype: str, xp: ModuleType) -> tuple[Array, Array]:
     return to_device(scale.astype(dtype), xp), to_device(shift.astype(dtype), xp)
 
 
-def quarters(a: Array) -> tuple[Array, Array, Array, Array]:
+def split_gates(a: Array) -> tuple[Array, Array, Array, Array]:
     """The parts for i, j, f and o, (N, H) each, of what is (N, 4 H); views."""
     H = a.shape[1] // 4
     return a[:, :H], a[:, H : 2 * H], a[:, 2 * H : 3 * H], a[:, 3 * H :]
 
 
 @fused
-def open_gates(xp: ModuleType, z: Array, scale: Array, shift: Array, gates: Array) -> None:
+def gate_activations(xp: ModuleType, z: Array, scale: Array, shift: Array, gates: Array) -> None:
     """Fill in the gates, scale tanh(scale (z + shift)) + 1 - scale.
 
     z, gates: (N, 4 H), maybe the same memory; scale, shift: from `gate_constants`.
@@ -48,7 +48,7 @@ def open_gates(xp: ModuleType, z: Array, scale: Array, shift: Array, gates: Arra
 
 
 @fused
-def open_gates_backward(xp: ModuleType, dz: Array, scale: Array, gates: Array) -> None:
+def gate_activations_backward(xp: ModuleType, dz: Array, scale: Array, gates: Array) -> None:
     """Turn the gates' gradient, which dz holds, into z's. dz, gates: (N, 4 H)."""
     # A sigmoid g has the slope (1 - g) g, a tanh (1 - g) (1 + g).
     dz *= (1 - gates) * (gates + (2 * scale - 1))  # from 1
@@ -89,15 +89,15 @@ def lstm_step(z: Array, c: Array, out: Array | None = None) -> tuple[Array, Arra
     xp = array_module(z)
     scale, shift = gate_constants(c.shape[1], z.real.dtype.char, xp)
     gates = xp.empty_like(z) if out is None else out
-    open_gates(z, scale, shift, gates)  # 1
-    i, j, f, o = quarters(gates)
+    gate_activations(z, scale, shift, gates)  # 1
+    i, j, f, o = split_gates(gates)
     c_next, t, h_next = cell(c, i, j, f, o)  # 2 to 4
 
     @once
     def backward(dh: Array, dc: Array, out: Array | None = None) -> tuple[Array, Array]:
         dz = xp.empty_like(z) if out is None else out
-        dc = cell_backward(dh, dc, c, t, i, j, f, o, *quarters(dz))  # from 4 to 2
-        open_gates_backward(dz, scale, gates)  # from 1
+        dc = cell_backward(dh, dc, c, t, i, j, f, o, *split_gates(dz))  # from 4 to 2
+        gate_activations_backward(dz, scale, gates)  # from 1
         return dz, dc
 
     return h_next, c_next, backward
@@ -126,25 +126,25 @@ def lstm(
     h0: Array,
     c0: Array,
     U: Array,
-    sizes: Sequence[int],
-    empty: Callable | None = None,
+    batch_sizes: Sequence[int],
+    allocate: Callable | None = None,
 ) -> tuple[Array, Callable]:
     """The cell along whole sequences that are packed.
 
-    Sequences are sorted, longest first, and laid out step by step: sizes[t] of them are still
-    going at step t, and their rows follow those of step t - 1, R = sum(sizes) rows in all. A
+    Sequences are sorted, longest first, and laid out step by step: batch_sizes[t] of them are still
+    going at step t, and their rows follow those of step t - 1, R = sum(batch_sizes) rows in all. A
     finished sequence has left the batch, so padding costs nothing.
-    zx: (R, 4 H), the projected inputs x W + b; h0, c0: (N, H), N = sizes[0], in the sequences'
-    order; U: (H, 4 H); empty: makes the large arrays (minicap.nn.scratch).
+    zx: (R, 4 H), the projected inputs x W + b; h0, c0: (N, H), N = batch_sizes[0], in the sequences'
+    order; U: (H, 4 H); allocate: makes the large arrays (minicap.nn.workspace).
     Returns h (R, H) and backward(dh, out=None) -> dzx (R, 4 H), dh0, dc0 (N, H), dU (H, 4 H).
     """
     xp = array_module(zx)
-    empty = empty or xp.empty
+    allocate = allocate or xp.empty
     dtype = xp.result_type(zx, h0, c0, U)
-    gates = empty(zx.shape, dtype)
-    h_after = empty((zx.shape[0], h0.shape[1]), dtype)
+    gates = allocate(zx.shape, dtype)
+    h_after = allocate((zx.shape[0], h0.shape[1]), dtype)
     h, c, steps, start = h0, c0, [], 0
-    for size in sizes:
+    for size in batch_sizes:
         rows = slice(start, start + size)
         z = multiply_few_rows(h[:size], U, gates[rows])
         z += zx[rows]  # 1
@@ -155,7 +155,7 @@ def lstm(
 
     @once
     def backward(dh: Array, out: Array | None = None):
-        dz = empty(zx.shape, dtype)
+        dz = allocate(zx.shape, dtype)
         # The gradient that flows from one step to the step before. Rows of sequences that have
         # ended later in time are still zero when the way back reaches their last word.
         carry_h, carry_c = xp.zeros_like(h0), xp.zeros_like(c0)
@@ -166,8 +166,8 @@ def lstm(
             dz_t, carry_c[:size] = step_backward(dh_t, carry_c[:size], out=dz[rows])  # from 2
             multiply_few_rows(dz_t, UT, carry_h[:size])  # from 1
         # Each row's h before its step: h0, then what the same sequence had a step earlier.
-        back = numpy.array(sizes[:-1], dtype=int)
-        earlier = numpy.arange(sizes[0], zx.shape[0]) - numpy.repeat(back, sizes[1:])
+        back = numpy.array(batch_sizes[:-1], dtype=int)
+        earlier = numpy.arange(batch_sizes[0], zx.shape[0]) - numpy.repeat(back, batch_sizes[1:])
         h_before = xp.concatenate([h0, h_after[to_device(earlier, xp)]])
         dU = xp.matmul(h_before.T, dz, out=out)  # from 1, for all steps at once
         return dz, carry_h, carry_c, dU

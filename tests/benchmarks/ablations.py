@@ -20,14 +20,14 @@ import numpy
 from flickr8k_epoch import data_files
 
 from minicap.data.dataset import load_dataset
-from minicap.ensemble import generate_text
-from minicap.generate import Writing
-from minicap.metrics import scores
-from minicap.model import Model
-from minicap.recipes import RECIPES
-from minicap.run import MODEL, Run
-from minicap.self_critical import Critic
-from minicap.trainer import Trainer
+from minicap.evaluation.metrics import scores
+from minicap.generation.config import GenerationConfig
+from minicap.generation.generate import generate_text
+from minicap.model.trained_model import Model
+from minicap.training.recipes import RECIPES
+from minicap.training.run import MODEL, Run
+from minicap.training.self_critical import Critic
+from minicap.training.trainer import Trainer
 
 SHORT = replace(RECIPES["best"], epochs=2, self_critical=0, choose="loss", hidden=300)
 VARIANTS = {
@@ -36,11 +36,11 @@ VARIANTS = {
     "photo as the first state only": {"photo": "first"},
     "features as they are": {"standardise": False},
     "both bottlenecks, 120 wide": {"image_bottleneck": 120, "logit_bottleneck": 120},
-    "photo's kernels start at Glorot's range": {"photo_gain": 1.0},
-    "last bias starts at 0": {"log_frequencies": False},
-    "step size neither rises nor falls": {"warm_up": 0.0, "decay": False},
+    "photo's kernels start at Glorot's range": {"image_gain": 1.0},
+    "last bias starts at 0": {"frequency_bias": False},
+    "step size neither rises nor falls": {"warmup_epochs": 0.0, "decay": False},
     "dropout 0.3": {"dropout": 0.3},
-    "no dropout": {"dropout": 0.0, "dropout_words": 0.0},
+    "no dropout": {"dropout": 0.0, "embedding_dropout": 0.0},
     "LSTM of 512": {"hidden": 512},
     "a bottleneck of 200 before the last layer": {"logit_bottleneck": 200},
     "batches of 64, half the step size": {"batch_size": 64, "learning_rate": 1e-3},
@@ -51,13 +51,17 @@ def run(folder: Path, changes: dict, seed: int, threads: int) -> dict:
     """Train and judge one variant."""
     recipe = replace(SHORT, **changes)
     data = load_dataset(
-        data_files(folder), recipe.min_count, recipe.max_len, recipe.standardise, recipe.components
+        data_files(folder),
+        recipe.min_count,
+        recipe.max_length,
+        recipe.standardise,
+        recipe.components,
     )
     train, dev, words = data.splits["train"], data.splits["dev"], data.vocabulary
     critic = None
     if recipe.self_critical:
-        critic = Critic(train, words, recipe.max_len, recipe.samples, recipe.reward_bleu)
-    frequencies = train.word_counts(len(words)) if recipe.log_frequencies else None
+        critic = Critic(train, words, recipe.max_length, recipe.samples, recipe.bleu_reward)
+    frequencies = train.word_counts(len(words)) if recipe.frequency_bias else None
     sizes = recipe.sizes(len(words), train.features.shape[1])
     trainer = Trainer(recipe, sizes, seed, threads, critic=critic, frequencies=frequencies)
     began = time.perf_counter()
@@ -68,7 +72,9 @@ def run(folder: Path, changes: dict, seed: int, threads: int) -> dict:
     seconds = time.perf_counter() - began
     trainer.workers.stop()
     captions = generate_text(
-        [model.for_scaled_features()], dev.features, Writing(beams=5, alpha=1.0)
+        [model.for_scaled_features()],
+        dev.features,
+        GenerationConfig(beam_size=5, length_penalty=1.0),
     )
     found = scores(
         dict(zip(dev.names, captions, strict=True)),

@@ -22,9 +22,9 @@ import training_step
 from training_step import WORKS, make_batches, operations
 
 from minicap.data.batches import pack
-from minicap.decoder import Sizes
-from minicap.recipes import RECIPES
-from minicap.trainer import Trainer
+from minicap.model.config import Sizes
+from minicap.training.recipes import RECIPES
+from minicap.training.trainer import Trainer
 
 WIDTHS = (2048, 120, 300, 100, 120)
 BATCHES = (16, 32, 64, 128, 256, 512)

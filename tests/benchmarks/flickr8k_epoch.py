@@ -35,18 +35,18 @@ def data_files(folder: Path):
     )
 
 
-def load(folder: Path, max_len: int = 22):
+def load(folder: Path, max_length: int = 22):
     """The data set of both, by minicap's reader."""
     from minicap.data.dataset import load_dataset
 
-    return load_dataset(data_files(folder), min_count=5, max_len=max_len, standardise=False)
+    return load_dataset(data_files(folder), min_count=5, max_length=max_length, standardise=False)
 
 
 def minicap_epoch(dataset, threads: int) -> tuple[float, float]:
     """Seconds and mean loss of one epoch, after a warm-up of ten steps."""
-    from minicap.decoder import Sizes
-    from minicap.recipes import RECIPES
-    from minicap.trainer import Trainer
+    from minicap.model.config import Sizes
+    from minicap.training.recipes import RECIPES
+    from minicap.training.trainer import Trainer
 
     train = dataset.splits["train"]
     sizes = Sizes(len(dataset.vocabulary), train.features.shape[1])

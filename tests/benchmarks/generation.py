@@ -1,6 +1,6 @@
-"""Writing captions for 1,000 pictures, greedily and with a beam of 3: minicap beside PyTorch.
+"""GenerationConfig captions for 1,000 pictures, greedily and with a beam of 3: minicap beside PyTorch.
 
-    env -u OPENBLAS_CORETYPE python tests/benchmarks/generation.py [--beams 1 3] [--threads 2]
+    env -u OPENBLAS_CORETYPE python tests/benchmarks/generation.py [--beam-size 1 3] [--threads 2]
         [--rounds 5] [--pictures 1000] [--together 50] [--json FILE]
 
 minicap        Model.candidates, from features to captions with the log-probability of each word
@@ -40,10 +40,11 @@ Captions = list[list[int]]
 
 def parameters():
     """float32, of a decoder that writes captions of about 10 words."""
-    from minicap.decoder import Sizes, initialise
+    from minicap.model.config import Sizes
+    from minicap.model.initial import initialise
 
     sizes = Sizes(VOCABULARY)
-    p = initialise(sizes, numpy.random.default_rng(0), word_range=1.0)
+    p = initialise(sizes, numpy.random.default_rng(0), embedding_range=1.0)
     for name in p.keys() - {"img_embed_to_bottleneck", "word_embed"}:
         p[name][:-1] *= 4  # opinions as strong as a trained model's
     H = sizes.hidden
@@ -69,7 +70,7 @@ def pictures(number: int):
 def limit(beams: int, threads: int, features) -> dict:
     """What captions for these pictures need, steps of a hypothesis and their operations, and how
     many operations there can be in a second."""
-    from minicap import generate
+    from minicap.generation import beam_search as generate
 
     _, p = parameters()
     steps, candidates = 0, generate.candidates
@@ -90,12 +91,13 @@ def limit(beams: int, threads: int, features) -> dict:
 def minicap(beams: int, threads: int) -> Callable:
     from threadpoolctl import threadpool_limits
 
-    from minicap.generate import Rules, Writing, beam_search
+    from minicap.generation.beam_search import beam_search
+    from minicap.generation.config import Constraints, GenerationConfig
 
     threadpool_limits(threads)
     _, p = parameters()
-    rules = Rules(START, END, (PAD, UNK), MAX_WORDS)
-    writing = Writing(beams=beams, alpha=ALPHA)
+    rules = Constraints(START, END, (PAD, UNK), MAX_WORDS)
+    writing = GenerationConfig(beam_size=beams, length_penalty=ALPHA)
 
     def write(features) -> Captions:
         return [best[0].ids for best in beam_search([p], [features], rules, writing)]
@@ -207,7 +209,7 @@ def measure(way: str, options) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--beams", nargs="+", type=int, default=[1, 3])
+    parser.add_argument("--beam-size", nargs="+", type=int, default=[1, 3])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -225,7 +227,7 @@ def main() -> None:
         runs: dict[str, list[dict]] = {way: [] for way in options.ways}
         for _ in range(options.rounds):
             for way, found in runs.items():
-                command = [sys.executable, __file__, "--one", way, "--beams", str(beams)]
+                command = [sys.executable, __file__, "--one", way, "--beam-size", str(beams)]
                 for name in ("threads", "pictures", "repeats", "together"):
                     command += [f"--{name}", str(vars(options)[name])]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)

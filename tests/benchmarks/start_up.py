@@ -15,7 +15,7 @@ COMMANDS = {
     "python, nothing": ["-c", "pass"],
     "import numpy": ["-c", "import numpy"],
     "import numpy, minicap": ["-c", "import numpy, minicap"],
-    "import numpy, minicap.trainer": ["-c", "import numpy, minicap.trainer"],
+    "import numpy, minicap.training.trainer": ["-c", "import numpy, minicap.training.trainer"],
     "python -m minicap.train --help": ["-m", "minicap.train", "--help"],
 }
 

@@ -20,10 +20,10 @@ from threadpoolctl import ThreadpoolController
 sys.path.insert(0, str(Path(__file__).parent))
 from training_step import WORKS, make_batches
 
-from minicap import decoder
 from minicap.data.batches import pack
-from minicap.recipes import RECIPES
-from minicap.trainer import Trainer
+from minicap.model import decoder
+from minicap.training.recipes import RECIPES
+from minicap.training.trainer import Trainer
 
 LAYERS = ("embedding", "dense", "lstm", "project_cross_entropy")
 

@@ -86,9 +86,9 @@ def operations(work: str, batches) -> float:
 def minicap(work: str, threads: int, device: str) -> Callable:
     from minicap.backend import device_module
     from minicap.data.batches import pack
-    from minicap.decoder import Sizes
-    from minicap.recipes import RECIPES
-    from minicap.trainer import Trainer
+    from minicap.model.config import Sizes
+    from minicap.training.recipes import RECIPES
+    from minicap.training.trainer import Trainer
 
     vocabulary, _, widths = WORKS[work]
     recipe = replace(RECIPES["course"], clip_norm=5.0)
@@ -101,7 +101,7 @@ def products(work: str, threads: int, device: str) -> Callable:
 
     from minicap.data.batches import Batch, pack
     from minicap.nn.lstm import multiply_few_rows
-    from minicap.workers import Workers
+    from minicap.training.workers import Workers
 
     vocabulary, _, (feature, image, hidden, embedding, logits) = WORKS[work]
     blas = ThreadpoolController()

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy
 
 from minicap.data.dataset import shipped_scenes
-from minicap.data.scenes import ATTRIBUTES, HELD_OUT_REST, Scene, sample_splits
-from minicap.data.scenes.drawing import draw
+from minicap.data.scenes.drawing import paint
+from minicap.data.scenes.scene import ATTRIBUTES, HELD_OUT_REST, Scene, sample_splits
 from minicap.encoder.session import seeded_encoder
-from minicap.ensemble import generate_text
-from minicap.model import Model
+from minicap.evaluation.scene_truth import truths
+from minicap.generation.generate import generate_text
+from minicap.model.trained_model import Model
 from minicap.scenes import probe, shipped_features, shipped_split
-from minicap.truth import truths
 
 
 def described(scene: Scene) -> tuple:
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     encoder, new = seeded_encoder(), new_scenes(options.count, options.seed)
-    some = [[draw(scene) for scene in new[i : i + 32]] for i in range(0, len(new), 32)]
+    some = [[paint(scene) for scene in new[i : i + 32]] for i in range(0, len(new), 32)]
     dev = shipped_split("dev")
     scenes = [*new, *dev.values()]
     features = numpy.concatenate([*map(as_stored, map(encoder, some)), shipped_features(dev)])

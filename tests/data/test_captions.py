@@ -3,7 +3,7 @@
 import pytest
 
 from minicap.data.captions import read_captions, read_names
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 
 @pytest.fixture

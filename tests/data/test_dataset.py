@@ -7,7 +7,7 @@ import pytest
 
 from minicap.data.dataset import DataFiles, load_dataset, shipped_scenes
 from minicap.data.features import Features, Scaling, read_features
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 from tests.tiny import WIDTH, dataset, recipe, write_data
 
 
@@ -16,8 +16,8 @@ def files(tmp_path):
     return write_data(tmp_path)
 
 
-def load(files, min_count=1, max_len=20, standardise=False):
-    return load_dataset(files, min_count, max_len, standardise)
+def load(files, min_count=1, max_length=20, standardise=False):
+    return load_dataset(files, min_count, max_length, standardise)
 
 
 def append(path, text):
@@ -41,7 +41,7 @@ def test_each_caption_knows_its_photo_s_features(files):
             assert texts[row] in part.captions[photo]
             words = data.vocabulary.decode(part.ids[row])
             assert words == " ".join(texts[row].lower().rstrip(" .").split())
-        starts, counts = part.photo_captions()
+        starts, counts = part.image_captions()
         assert (numpy.repeat(numpy.arange(len(counts)), counts) == part.photo).all()
         assert (part.photo[starts] == numpy.arange(len(counts))).all()
     assert data.encoder == {"id": "tiny", "name": "tiny encoder"} and not data.notes
@@ -244,10 +244,10 @@ def test_without_shipped_scenes_one_line_says_how_to_get_them(monkeypatch, tmp_p
 
 
 def test_the_fingerprint_sees_every_part(files, tmp_path):
-    """The same files: the same. A feature, a caption, a split or max_len changed: another."""
+    """The same files: the same. A feature, a caption, a split or max_length changed: another."""
     first = load(files).fingerprint()
     assert load(files).fingerprint() == first
-    others = [load(files, max_len=5).fingerprint(), load(files, standardise=True).fingerprint()]
+    others = [load(files, max_length=5).fingerprint(), load(files, standardise=True).fingerprint()]
     features = read_features(files.features)
     features.array[0, 0] += 1e-3
     features.save(files.features)

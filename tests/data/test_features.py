@@ -12,7 +12,7 @@ import pytest
 
 from minicap.data import features as module
 from minicap.data.features import Features, Scaling, read_features
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 NAMES = [f"{number}.jpg" for number in range(6)]
 ARRAY = numpy.random.default_rng(0).normal(size=(6, 4)).astype("float32")

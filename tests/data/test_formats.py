@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from minicap.data.captions import find_names, read_captions
 from minicap.data.formats import Malformed, entries
 from minicap.data.splits import draw_splits, drawn_split
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 PAGE = Path(__file__).parents[2] / "docs/captions.md"
 EXAMPLES = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicap.data.results import coco_numbers, image_ids, read_results, results_text
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 IDS = {"beach.jpg": "beach.jpg", "street/bus.jpg": 9, "000000000139.jpg": 139}
 GOOD = [

@@ -12,7 +12,8 @@ from minicap import scenes as command
 from minicap.data.compressed import STEPS
 from minicap.data.dataset import shipped_scenes
 from minicap.data.features import read_features
-from minicap.data.scenes import (
+from minicap.data.scenes.drawing import paint
+from minicap.data.scenes.scene import (
     ATTRIBUTES,
     HELD_OUT_PAIRS,
     SPLIT_SIZES,
@@ -20,10 +21,9 @@ from minicap.data.scenes import (
     load_scenes,
     sample_splits,
 )
-from minicap.data.scenes.drawing import draw
 from minicap.data.vocabulary import tokenise
-from minicap.errors import UserError
-from minicap.files import read_lines, read_text
+from minicap.utils.errors import UserError
+from minicap.utils.files import read_lines, read_text
 
 SHIPPED = shipped_scenes()
 SCENE = Scene("boat", "red", "small", 2, "tree", "left", "sea", "night", seed=7)
@@ -128,7 +128,7 @@ def lines(file: str) -> list[str]:
 
 
 def test_a_scene_is_always_drawn_the_same():
-    first, second = (numpy.asarray(draw(SCENE)) for _ in range(2))
+    first, second = (numpy.asarray(paint(SCENE)) for _ in range(2))
     assert first.shape == (299, 299, 3) and first.dtype == numpy.uint8
     assert (first == second).all()
 
@@ -142,7 +142,7 @@ def test_a_scene_is_always_drawn_the_same():
     ids=str,
 )  # fmt: skip
 def test_every_attribute_can_be_seen(change):
-    here, there = (numpy.asarray(draw(s), int) for s in (SCENE, replace(SCENE, **change)))
+    here, there = (numpy.asarray(paint(s), int) for s in (SCENE, replace(SCENE, **change)))
     changed = (abs(here - there).max(axis=2) > 60).mean()
     assert changed > 0.004, "less than 360 of 89,401 pixels differ much"
 
@@ -150,7 +150,8 @@ def test_every_attribute_can_be_seen(change):
 def test_the_grounds_look_different():
     balloon = replace(SCENE, kind="balloon")
     pictures = [
-        numpy.asarray(draw(replace(balloon, ground=ground)), int) for ground in ATTRIBUTES["ground"]
+        numpy.asarray(paint(replace(balloon, ground=ground)), int)
+        for ground in ATTRIBUTES["ground"]
     ]
     for one, other in combinations(pictures, 2):
         assert (abs(one - other).max(axis=2) > 20).mean() > 0.2
@@ -192,7 +193,7 @@ def test_shipped_features_are_those_of_the_pictures(scenes):
     assert shipped.encoder["id"] == SEEDED_ENCODER_ID
     assert shipped.array.shape == (len(scenes), 2048)
     chosen = [0, 2700, 5400, 8100, 10800, 13199]
-    made = seeded_encoder(threads=2)([draw(scenes[shipped.names[row]]) for row in chosen])
+    made = seeded_encoder(threads=2)([paint(scenes[shipped.names[row]]) for row in chosen])
     file = numpy.load(SHIPPED / "features.npz", allow_pickle=False)
     inside = file["basis"].T / file["steps"] / STEPS
     known, new = ((array - file["mean"]) @ inside for array in (shipped.array, made))

@@ -1,4 +1,4 @@
-"""Writing captions and judging them: true ones are true, and every way of being wrong is false."""
+"""GenerationConfig captions and judging them: true ones are true, and every way of being wrong is false."""
 
 from dataclasses import replace
 
@@ -6,10 +6,10 @@ import numpy
 import pytest
 
 from minicap.data.dataset import shipped_scenes
-from minicap.data.scenes import ATTRIBUTES, Scene, load_scenes, random_scene
 from minicap.data.scenes.language import MAX_WORDS, MIN_FACTS, judge, write_captions
+from minicap.data.scenes.scene import ATTRIBUTES, Scene, load_scenes, random_scene
 from minicap.data.vocabulary import tokenise
-from minicap.files import read_text
+from minicap.utils.files import read_text
 
 BOATS = Scene("boat", "red", "small", 2, "tree", "left", "sea", "night", seed=1)
 DOG = Scene("dog", "black", "big", 1, "castle", "front", "snow", "sunny", seed=1)

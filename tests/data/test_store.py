@@ -11,7 +11,7 @@ import pytest
 from minicap.data import store as module
 from minicap.data.features import read_features
 from minicap.data.store import DONE, FEATURES, MARKS, REASONS, SKIPPED, STORE, TODO, FeatureStore
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 NAMES = [f"{number}.jpg" for number in range(10)]
 ENCODER = {"id": "x" * 64, "name": "tiny", "preprocessing": "squeeze-nearest-4", "feature_size": 3}

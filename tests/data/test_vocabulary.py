@@ -56,7 +56,7 @@ def test_encode_starts_ends_and_pads():
 
 
 def test_a_long_caption_is_cut_and_loses_its_end():
-    """max_len 20 counts #START# and #END#: 18 words keep their end, 19 words do not, and there
+    """max_length 20 counts #START# and #END#: 18 words keep their end, 19 words do not, and there
     are never more than 19 targets."""
     v = Vocabulary(["w"])
     ids, lengths = v.encode(["w " * count for count in (18, 19, 20, 50)], 20)

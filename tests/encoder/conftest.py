@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicap.encoder.calibrate import drawings
+from minicap.data.scenes.calibrate import drawings
 from minicap.encoder.session import Encoder, seeded_encoder
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicap.encoder.calibrate import drawings
+from minicap.data.scenes.calibrate import drawings
 from minicap.encoder.inception import layers
 from minicap.encoder.weight_files import torch_name
 from minicap.encoder.weights import LayerWeights, Weights, seeded_weights
@@ -106,7 +106,7 @@ def write_keras(
 
 
 def samples() -> np.ndarray:
-    """Pictures to compare networks on: two drawings, one of noise. uint8 (3, 299, 299, 3)."""
+    """EvaluationSet to compare networks on: two drawings, one of noise. uint8 (3, 299, 299, 3)."""
     noise = np.random.default_rng(3).integers(0, 256, (1, 299, 299, 3), np.uint8)
     return np.concatenate([drawings(2, seed=5), noise])
 

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from minicap.data.features import read_features
+from minicap.data.scenes.calibrate import forward
 from minicap.encoder import check
-from minicap.encoder.calibrate import forward
 from minicap.encoder.graph import build, save
 from minicap.encoder.session import Encoder, cache_folder
 from minicap.encoder.weight_files import KERAS_NOTOP, OFFICIAL, read_weights
 from minicap.encoder.weights import seeded_weights
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

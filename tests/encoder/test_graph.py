@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicap.encoder.calibrate import forward
+from minicap.data.scenes.calibrate import forward
 from minicap.encoder.image import preprocessing_name
 from minicap.encoder.inception import BATCH_NORM_EPSILON, layers
 from minicap.encoder.session import SEEDED_ENCODER_ID, Encoder
 from minicap.encoder.weights import LayerWeights, Weights, seeded_weights
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -18,7 +18,7 @@ from minicap.encoder.image import (
     preprocessing_name,
     read,
 )
-from minicap.errors import UnusableImage
+from minicap.utils.errors import UnusableImage
 
 RED = (255, 0, 0)
 

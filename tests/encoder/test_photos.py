@@ -7,7 +7,7 @@ import pytest
 
 from minicap.encoder import photos as module
 from minicap.encoder.photos import find_photos
-from minicap.errors import UnusableImage, UserError
+from minicap.utils.errors import UnusableImage, UserError
 
 FILES = {
     "b.JPG": b"B",

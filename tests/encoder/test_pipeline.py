@@ -9,7 +9,7 @@ from PIL import Image
 
 from minicap.encoder import pipeline
 from minicap.encoder.pipeline import encode_batches
-from minicap.errors import UnusableImage
+from minicap.utils.errors import UnusableImage
 
 
 class Mean:

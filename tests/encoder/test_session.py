@@ -15,7 +15,7 @@ from PIL import Image
 from minicap.encoder import graph, session, weights
 from minicap.encoder.image import PREPROCESSINGS, load_image, prepare
 from minicap.encoder.session import SEEDED_ENCODER_ID, Encoder, cache_folder, seeded_encoder
-from minicap.errors import UnusableImage, UserError
+from minicap.utils.errors import UnusableImage, UserError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

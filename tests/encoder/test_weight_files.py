@@ -13,7 +13,7 @@ from minicap.encoder import weight_files
 from minicap.encoder.inception import layers
 from minicap.encoder.weight_files import read_weights, torch_name
 from minicap.encoder.weights import Weights
-from minicap.errors import UserError
+from minicap.utils.errors import UserError
 from tests.encoder.published import (
     light_weights,
     state_dict,

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from minicap.encoder.calibrate import calibrate, drawings
+from minicap.data.scenes.calibrate import calibrate, drawings
 from minicap.encoder.inception import layers
 from minicap.encoder.weights import seeded_kernel, seeded_weights
 

@@ -81,10 +81,10 @@ def test_no_weights_means_weights_of_1():
 
 def test_hits_say_where_the_target_is_the_likeliest():
     x, Wb, targets, _ = example(2 * BLOCK)
-    hits = numpy.zeros(len(x), dtype=bool)
-    project_cross_entropy(x, Wb, targets, None, 1, hits)
+    correct = numpy.zeros(len(x), dtype=bool)
+    project_cross_entropy(x, Wb, targets, None, 1, correct)
     expected = (x @ Wb[:-1] + Wb[-1]).argmax(axis=1) == targets
-    assert (hits == expected).all() and 0 < hits.sum() < len(hits)
+    assert (correct == expected).all() and 0 < correct.sum() < len(correct)
 
 
 def test_gradient_goes_into_out():

@@ -3,8 +3,8 @@
 import numpy
 import pytest
 
-from minicap.gradcheck import complex_step
 from minicap.nn.dense import dense, elu
+from minicap.nn.gradient_check import complex_step
 from tests.checks import assert_central_differences, assert_complex_step
 
 

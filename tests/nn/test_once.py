@@ -3,8 +3,9 @@
 import numpy
 import pytest
 
-from minicap.decoder import caption_loss
-from minicap.gradcheck import decoder_case, layer_cases
+from minicap.model.decoder import caption_loss
+from minicap.model.gradient_cases import decoder_case
+from minicap.nn.gradient_cases import layer_cases
 
 RNG = numpy.random.default_rng(0)
 

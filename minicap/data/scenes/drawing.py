@@ -13,11 +13,13 @@ three times as large and then reduced, which smooths the edges.
 """
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from minicap.data.scenes import Scene
+from minicap.data.scenes.scene import SPLIT_SIZES, Scene, sample_splits
+from minicap.utils.files import save_png
 
 SIDE = 299
 FINE = 3  # painted this many times as large
@@ -297,7 +299,14 @@ PLACES = {  # of the subject's things, from the middle of the group
 COMPANION_SIZE = 0.42
 
 
-def draw(scene: Scene) -> Image.Image:
+def paint_images(folder: Path, split: str, count: int, seed: int) -> None:
+    """Write the first `count` images of a split of the data set with this seed, as PNG."""
+    scenes = sample_splits(seed, SPLIT_SIZES)[split]
+    for name in list(scenes)[:count]:
+        save_png(paint(scenes[name]), folder / name)
+
+
+def paint(scene: Scene) -> Image.Image:
     """The scene as a 299 x 299 RGB picture; the same scene gives the same picture."""
     rng = np.random.RandomState(scene.seed)
     image = _stage(scene.ground, scene.sky).copy()

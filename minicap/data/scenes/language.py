@@ -7,7 +7,7 @@ count=1 or count=2,3. So agreement needs no rule of its own ("two dogs sits" cla
 once, and is true of nothing), nor does sense ("a car flies" claims that a car is at home in the
 air). `a` stands for "a" or "an", as the next word wants it.
 
-Writing expands <caption> at random, along claims that hold. Judging parses the words by recursive
+GenerationConfig expands <caption> at random, along claims that hold. Judging parses the words by recursive
 descent and compares the claims of what was parsed with the scene.
 """
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicap.data.scenes import ATTRIBUTES, Scene
+from minicap.data.scenes.scene import ATTRIBUTES, Scene
 from minicap.data.vocabulary import tokenise
 
 MAX_WORDS = 18

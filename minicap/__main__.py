@@ -1,0 +1,39 @@
+"""`minicap` and `python -m minicap`: list the commands, or run one."""
+
+import importlib
+import sys
+
+from minicap.utils import command_line
+
+COMMANDS = {
+    "train": "train a captioner (by default on the shipped scenes)",
+    "caption": "caption photos with a trained model",
+    "evaluate": "score a model's captions next to baselines",
+    "encode": "compute the features of your photos",
+    "export": "make InceptionV3's ONNX file from its published weights",
+    "download": "download Flickr8k or COCO",
+    "scenes": "draw the shipped data set, or probe its features",
+    "gradcheck": "check every backward pass",
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names, or list all."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in COMMANDS:
+        command = importlib.import_module(f"minicap.{name}")
+        command_line.run(lambda: command.main(arguments))
+    elif name == "--version":
+        from minicap import __version__
+
+        print(f"minicap {__version__}")
+    elif name in ("-h", "--help"):
+        print("usage: minicap COMMAND ... (minicap COMMAND --help lists its options)\n")
+        print(*(f"  {each:10} {about}" for each, about in COMMANDS.items()), sep="\n")
+    else:
+        print(f"error: {name}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

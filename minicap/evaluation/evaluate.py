@@ -1,0 +1,114 @@
+"""One evaluation from its options to its files: read, generate, score, write."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy
+
+from minicap.backend import device_module
+from minicap.data.evaluation_set import EvaluationSet, read_evaluation_set, sources, training_set
+from minicap.data.results import coco_numbers, image_ids, read_results, results_text
+from minicap.evaluation.baselines import baselines
+from minicap.evaluation.evaluation import Evaluation, Prediction, choose, score, to_json
+from minicap.evaluation.gallery import Gallery, gallery, scenes_beside
+from minicap.evaluation.html_report import html_report, read_history
+from minicap.evaluation.metrics import Scorer
+from minicap.evaluation.options import EvaluationOptions
+from minicap.evaluation.predictions import check_features, predict
+from minicap.generation.generate import check_vocabularies
+from minicap.model import checkpoint
+from minicap.model.trained_model import Model
+from minicap.utils.errors import UserError
+from minicap.utils.files import write_text
+
+SCORES, CAPTIONS, REPORT = "scores.json", "captions.json", "report.html"
+
+
+def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
+    """Evaluate, and write scores.json, captions.json and report.html.
+
+    Returns:
+        The evaluation and the paths written.
+
+    Raises:
+        UserError: files that are missing, broken or do not fit together.
+    """
+    models: list[Model] = []
+    remembered: dict = {}
+    if options.model:
+        xp = device_module(options.device)
+        models = [Model.load(path, xp) for path in (options.model, *options.ensemble)]
+        check_vocabularies(models)
+        remembered = checkpoint.load(options.model, "model")[1].get("options", {})
+    files, trained_on = sources(options.data, remembered.get("data"))
+    assert files.captions
+    data = [value for some in (files, *trained_on) for value in vars(some).values()]
+    read = [options.source, *options.ensemble, *data]
+    check_output(options.folder, [path for path in read if isinstance(path, Path)])
+
+    split = options.which_split()
+    images = read_evaluation_set(files, split)
+    scenes = scenes_beside(files.captions, images.names)
+    shown = gallery(images.names, scenes, options.photos, remembered.get("photos"))
+    train, notes = training_set(trained_on, images, drawn=bool(models) or split != "all")
+    scorer = Scorer(images.references, options.tokenizer, options.meteor)
+    ids = image_ids(images.names, coco_numbers(files.captions))
+    if models:
+        rng = numpy.random.default_rng(options.seed)
+        notes += check_features(models, images)
+        predictions = predict(models, images, options.generation, rng)
+    else:
+        texts = read_results(options.source, ids)
+        predictions = [[Prediction(texts[name])] for name in images.names]
+    captions = [candidates[0].text for candidates in predictions]
+    systems = {"model" if models else "results": captions}
+    systems |= baselines(captions, images, train, options.neighbours, options.seed)
+    evaluation = Evaluation(
+        images,
+        score(scorer, images, systems, scenes),
+        predictions,
+        models[0].vocabulary if models else None,
+        {
+            "evaluated": " + ".join(map(str, (options.source, *options.ensemble))),
+            "generation": dataclasses.asdict(options.generation) if models else None,
+            "captions": str(files.captions),
+            "split": split,
+            "images": len(images.names),
+            "references": sum(map(len, images.captions)),
+            "tokenizer": options.tokenizer,
+            "CIDEr": scorer.frequencies,
+            "seed": options.seed,
+        },
+        images.notes + notes,
+    )
+    named = dict(zip(images.names, captions, strict=True))
+    contents = {
+        SCORES: json.dumps(to_json(evaluation), indent=1, ensure_ascii=False) + "\n",
+        CAPTIONS: results_text(named, ids),
+        REPORT: report(evaluation, images, shown, options),
+    }
+    paths = []
+    for name, text in contents.items():
+        paths.append(options.folder / name)
+        write_text(paths[-1], text)
+    return evaluation, paths
+
+
+def check_output(folder: Path, read: list[Path]) -> None:
+    """Raise UserError if a file to write would replace one that is read."""
+    taken = {path.resolve() for path in read}
+    for name in SCORES, CAPTIONS, REPORT:
+        if (folder / name).resolve() in taken:
+            raise UserError(
+                f"--out {folder}: {name} would replace a file that is read; choose another folder"
+            )
+
+
+def report(
+    evaluation: Evaluation, images: EvaluationSet, shown: Gallery, options: EvaluationOptions
+) -> str:
+    """The HTML report, with some of the images that can be shown."""
+    seen = [row for row, name in enumerate(images.names) if name in shown]
+    chosen = choose(evaluation, seen or range(len(images.names)), options.shown)
+    return html_report(evaluation, chosen, shown, read_history(options.source.parent))

@@ -1,0 +1,61 @@
+"""Captions for a whole evaluation set, with their probabilities."""
+
+import sys
+from collections.abc import Sequence
+
+import numpy
+from tqdm import tqdm
+
+from minicap.data.evaluation_set import EvaluationSet
+from minicap.data.vocabulary import Vocabulary
+from minicap.evaluation.evaluation import Prediction
+from minicap.generation.beam_search import Caption
+from minicap.generation.config import GenerationConfig
+from minicap.generation.generate import encoder_warnings, generate
+from minicap.model.trained_model import Model
+from minicap.utils.errors import UserError
+
+BATCH = 256  # images that are captioned together
+
+
+def check_features(models: Sequence[Model], images: EvaluationSet) -> list[str]:
+    """Warnings about whether the models were trained on such features.
+
+    Raises:
+        UserError: images without features, or with those of another encoder than the models'.
+    """
+    if images.features is None:
+        raise UserError("the model needs the images' features: name them with --features")
+    return encoder_warnings(models, images.encoder or {}, images.features.shape[1])
+
+
+def predict(
+    models: Sequence[Model],
+    images: EvaluationSet,
+    config: GenerationConfig,
+    rng: numpy.random.Generator,
+) -> list[list[Prediction]]:
+    """Generate the candidates for each image, best first.
+
+    Args:
+        models: generate together.
+        images: with features that `check_features` accepts.
+        config: how to generate.
+        rng: for sampling.
+    """
+    features = images.features
+    assert features is not None
+    predictions = []
+    with tqdm(total=len(features), unit="image", disable=not sys.stderr.isatty()) as bar:
+        for start in range(0, len(features), BATCH):
+            some = features[start : start + BATCH]
+            for captions in generate(models, some, config, rng=rng):
+                predictions.append([as_prediction(models[0].vocabulary, c) for c in captions])
+                bar.update()
+    return predictions
+
+
+def as_prediction(vocabulary: Vocabulary, caption: Caption) -> Prediction:
+    """A caption as words and probabilities."""
+    probabilities = numpy.exp(caption.log_probabilities).tolist()
+    return Prediction(vocabulary.decode(caption.ids), probabilities, caption.score)

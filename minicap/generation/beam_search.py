@@ -1,0 +1,216 @@
+"""Beam search, greedy decoding and sampling, for many images at once, in one loop.
+
+The loop holds hypotheses, which are unfinished captions, and extends each by one word at a time.
+Beam search keeps the best few of each image. Greedy decoding is beam search with a beam of one, and
+so is sampling, except that the word is drawn at random.
+"""
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy
+from numpy.lib.stride_tricks import sliding_window_view
+
+from minicap.backend import Array, array_module, blas, one_blas_thread, to_device, to_host
+from minicap.generation.config import GREEDY, Constraints, GenerationConfig
+from minicap.generation.sampling import extensions, forced_token, likeliest, sample
+from minicap.model.decoder import Decoder
+
+GROUP, GROUP_ON_GPU = 384, 3072  # hypotheses that are extended together
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A generated caption.
+
+    Attributes:
+        ids: its words, without #START# and #END#.
+        log_probabilities: of each word and, if it was generated, of #END#, in nats. They are the
+            model's, whatever was banned or sampled.
+        score: their sum divided by (their number)**length_penalty.
+    """
+
+    ids: list[int]
+    log_probabilities: list[float]
+    score: float
+
+
+@dataclass
+class Hypotheses:
+    """R hypotheses, one per row of each array, on the host."""
+
+    image: numpy.ndarray  # (R,) which image each belongs to
+    words: numpy.ndarray  # (R, T) ids, #END# included
+    log_probabilities: numpy.ndarray  # (R, T)
+    length: numpy.ndarray  # (R,) how many words there are so far
+    finished: numpy.ndarray  # (R,) booleans
+
+    def __getitem__(self, rows: numpy.ndarray) -> "Hypotheses":
+        return Hypotheses(*(array[rows] for array in vars(self).values()))
+
+    def scores(self, length_penalty: float) -> numpy.ndarray:
+        """Log-probability / length**length_penalty, (R,)."""
+        total = self.log_probabilities.sum(axis=1)
+        return total / numpy.maximum(self.length, 1) ** length_penalty
+
+
+def beam_search(
+    decoders: Sequence[Decoder],
+    features: Sequence[Array],
+    constraints: Constraints,
+    config: GenerationConfig = GREEDY,
+    count: int = 1,
+    rng: numpy.random.Generator | None = None,
+) -> list[list[Caption]]:
+    """Generate captions for N images.
+
+    Several decoders generate as one, whose log-probabilities are the mean of theirs, normalised
+    again (a product of experts, Hinton 1999). Softmax ignores a constant added to all logits, so
+    that is the softmax of their mean logits.
+
+    Images are divided into groups, over as many threads as BLAS may use. Only the last bits of an
+    image's numbers depend on its group; what is sampled for it does not.
+
+    Args:
+        decoders: one, or several that share a vocabulary.
+        features: for each decoder (N, F), scaled, on its device.
+        constraints: on the captions; its `prefix` is `config.prefix` as ids.
+        config: how to generate.
+        count: how many captions to sample; the beam is at least this wide.
+        rng: for sampling.
+
+    Returns:
+        The captions of each image: the final beam, best first, or the samples in order.
+    """
+    xp = array_module(features[0])
+    last = [decoder.parameters["token_logits"] for decoder in decoders]
+    Wb = xp.concatenate([*(layer[:-1] for layer in last), sum(layer[-1:] for layer in last)])
+    Wb /= len(decoders)  # applied to all outputs side by side, it gives the mean logits
+    sampling = config.temperature > 0
+    beam_size, copies = (1, count) if sampling else (max(config.beam_size, count), 1)
+    images = numpy.arange(len(features[0])).repeat(copies)
+    uniform = None
+    if sampling:
+        if rng is None:
+            raise ValueError("beam_search needs a random number generator, rng, for sampling")
+        uniform = rng.random((len(images), constraints.max_words))
+
+    def search(group: numpy.ndarray) -> list[list[Caption]]:
+        rows = to_device(images[group], xp)
+        samples = None if uniform is None else uniform[group]
+        own = [f[rows] for f in features]
+        return _search(decoders, Wb, own, constraints, config, beam_size, samples)
+
+    groups = -(-len(images) * beam_size // (GROUP if xp is numpy else GROUP_ON_GPU))
+    threads = min(groups, _blas_threads()) if xp is numpy else 1
+    if threads > 1:
+        groups = -(-groups // threads) * threads  # the same number for each thread
+        with one_blas_thread, ThreadPoolExecutor(threads) as pool:
+            found = pool.map(search, numpy.array_split(numpy.arange(len(images)), groups))
+    else:
+        found = map(search, numpy.array_split(numpy.arange(len(images)), max(groups, 1)))
+    captions = [some for group in found for some in group]
+    return [sum(captions[n : n + copies], []) for n in range(0, len(captions), copies)]
+
+
+def _blas_threads() -> int:
+    return max((library.num_threads for library in blas().lib_controllers), default=1)
+
+
+def _search(
+    decoders: Sequence[Decoder],
+    Wb: Array,
+    features: Sequence[Array],
+    constraints: Constraints,
+    config: GenerationConfig,
+    beam_size: int,
+    uniform: numpy.ndarray | None,
+) -> list[list[Caption]]:
+    """Generate the captions of one group of N images.
+
+    In each step, every unfinished hypothesis is extended by each word that could be among the best
+    of its image. Of these candidates and the finished hypotheses, the best `beam_size` stay.
+
+    Args:
+        Wb: the decoders' last layers as one.
+        uniform: None, or uniform samples (N, max_words) that choose the words.
+    """
+    N, xp = len(features[0]), array_module(Wb)
+    states = [decoder.initial_state(f) for decoder, f in zip(decoders, features, strict=True)]
+    beam = Hypotheses(
+        image=numpy.arange(N),
+        words=numpy.full((N, constraints.max_words), constraints.start),
+        log_probabilities=numpy.zeros((N, constraints.max_words)),
+        length=numpy.zeros(N, dtype=int),
+        finished=numpy.zeros(N, dtype=bool),
+    )
+    for step in range(constraints.max_words):
+        unfinished = numpy.flatnonzero(~beam.finished)
+        if not len(unfinished):
+            break
+        words = to_device(beam.words[unfinished, step - 1], xp)  # at step 0 still #START#
+        stepped = [
+            decoder.step(words, state) for decoder, state in zip(decoders, states, strict=True)
+        ]
+        y = xp.concatenate([output for output, _ in stepped], axis=1)
+
+        bans = to_device(_banned_ids(beam.words[unfinished, :step], constraints, config), xp)
+        if step < len(constraints.prefix):
+            choose = functools.partial(forced_token, constraints.prefix[step])
+        elif uniform is None:
+            choose = functools.partial(likeliest, min(beam_size, Wb.shape[1]))
+        else:
+            u = to_device(uniform[beam.image[unfinished], step].astype(y.dtype), xp)
+            choose = functools.partial(sample, u, config.temperature, config.top_k, config.top_p)
+        ids, log_probabilities = map(to_host, extensions(y, Wb, bans, choose))
+        possible = numpy.isfinite(log_probabilities)
+        beam.finished[unfinished[~possible.any(axis=1)]] = True  # everything is banned
+
+        finished = numpy.flatnonzero(beam.finished)
+        row, place = numpy.nonzero(possible)
+        ids, log_probabilities = ids[row, place], log_probabilities[row, place]
+        candidates = beam[numpy.concatenate([finished, unfinished[row]])]
+        new = slice(len(finished), None)
+        candidates.words[new, step] = ids
+        candidates.log_probabilities[new, step] = log_probabilities
+        candidates.length[new] += 1
+        candidates.finished[new] = ids == constraints.end
+
+        order = numpy.lexsort((-candidates.scores(config.length_penalty), candidates.image))
+        image = candidates.image[order]
+        rank = numpy.arange(len(order)) - numpy.searchsorted(image, image)
+        order = order[rank < beam_size]
+        beam = candidates[order]
+        row = numpy.concatenate([numpy.zeros_like(finished), row])[order][~beam.finished]
+        row = to_device(row, xp)  # the state that each unfinished hypothesis continues from
+        states = [tuple(array[row] for array in state) for _, state in stepped]
+
+    captions: list[list[Caption]] = [[] for _ in range(N)]
+    for image, words, log_probabilities, length, score in zip(
+        beam.image, beam.words, beam.log_probabilities, beam.length,
+        beam.scores(config.length_penalty), strict=True,
+    ):  # fmt: skip
+        ended = length > 0 and words[length - 1] == constraints.end
+        ids = words[: length - ended].tolist()
+        captions[image].append(Caption(ids, log_probabilities[:length].tolist(), float(score)))
+    return captions
+
+
+def _banned_ids(
+    words: numpy.ndarray, constraints: Constraints, config: GenerationConfig
+) -> numpy.ndarray:
+    """The ids that may not extend each of R hypotheses, (R, any). words: (R, t), so far."""
+    R, t = words.shape
+    if t < len(constraints.prefix):
+        return numpy.empty((R, 0), dtype=int)
+    n = config.no_repeat_ngram_size
+    bans = [numpy.tile([constraints.start, *constraints.banned], (R, 1))]
+    if t < config.min_length:
+        bans.append(numpy.full((R, 1), constraints.end))
+    if 0 < n <= t:  # words that already followed the last n - 1 words
+        before = sliding_window_view(words, n, axis=1)  # (R, t - n + 1, n)
+        same = (before[:, :, :-1] == words[:, None, t - n + 1 :]).all(axis=2)
+        bans.append(numpy.where(same, before[:, :, -1], constraints.start))
+    return numpy.hstack(bans)

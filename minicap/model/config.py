@@ -1,0 +1,74 @@
+"""The architecture of a decoder: what a model file stores to rebuild it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from minicap.utils.errors import UserError
+
+MAX_SIZE = 100_000  # units in a layer: more than this is a typing error
+
+IMAGE_LAYERS = ("img_embed_to_bottleneck", "img_embed_bottleneck_to_h0")
+OUTPUT_LAYERS = ("token_logits_bottleneck",)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes and inputs of a decoder's layers. The defaults are the original course notebook's."""
+
+    image_bottleneck: int = 120
+    """units of the dense layer between the image features and the initial state (0: no layer)"""
+    hidden_size: int = 300
+    """units of the LSTM"""
+    embedding_size: int = 100
+    """numbers in a word's embedding"""
+    logit_bottleneck: int = 120
+    """units of the dense layer between the LSTM and the logits (0: no layer)"""
+    image_input: Literal["initial_state", "every_step"] = "initial_state"
+    """where the LSTM gets the image: in its initial state only, or also as an input at every
+    step"""
+
+    def check(self) -> None:
+        """Raise UserError, naming the option, for a size out of range."""
+        for name, least in (
+            ("image_bottleneck", 0),
+            ("hidden_size", 1),
+            ("embedding_size", 1),
+            ("logit_bottleneck", 0),
+        ):
+            if not least <= getattr(self, name) <= MAX_SIZE:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} must be from {least} to {MAX_SIZE:,}")
+
+    @property
+    def image_layers(self) -> tuple[str, ...]:
+        """The dense layers from the image features to the initial state, in order."""
+        return IMAGE_LAYERS if self.image_bottleneck else IMAGE_LAYERS[1:]
+
+    @property
+    def output_layers(self) -> tuple[str, ...]:
+        """The dense layers between the LSTM and the logits."""
+        return OUTPUT_LAYERS if self.logit_bottleneck else ()
+
+    def shapes(self, feature_size: int, vocabulary_size: int) -> dict[str, tuple[int, int]]:
+        """The shape of each parameter, by name.
+
+        Names are those of the original course notebook. Each weight matrix has its bias as its
+        last row; `lstm` is [V; U; W; b]: from the image (at every step, or no rows), from h, from
+        the word, and the bias.
+        """
+        image = feature_size if self.image_input == "every_step" else 0
+        shapes = {
+            "img_embed_to_bottleneck": (feature_size + 1, self.image_bottleneck),
+            "img_embed_bottleneck_to_h0": (
+                (self.image_bottleneck or feature_size) + 1,
+                self.hidden_size,
+            ),
+            "word_embed": (vocabulary_size, self.embedding_size),
+            "lstm": (
+                image + self.hidden_size + self.embedding_size + 1,
+                4 * self.hidden_size,
+            ),
+            "token_logits_bottleneck": (self.hidden_size + 1, self.logit_bottleneck),
+            "token_logits": ((self.logit_bottleneck or self.hidden_size) + 1, vocabulary_size),
+        }
+        return {name: shape for name, shape in shapes.items() if shape[1]}

@@ -1,0 +1,199 @@
+"""The decoder: from an image's features to the words of its caption, assembled from nn/.
+
+    features --dense, elu--> bottleneck --dense, elu--> h0 = c0
+    word --embedding--> LSTM (from h0, c0) --dense, elu--> bottleneck --dense--> logits of the next
+
+As in Vinyals et al. 2015 ("Show and Tell"), except that the image is the LSTM's initial state and
+not its first input. Either bottleneck can be left out, and the LSTM can get the image at every
+step, as a second input next to the word (as in Mao et al. 2015).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from minicap.backend import Array, array_module
+from minicap.data.batches import Batch
+from minicap.model.config import DecoderConfig
+from minicap.nn.cross_entropy import project_cross_entropy
+from minicap.nn.dense import dense, elu
+from minicap.nn.dropout import dropout
+from minicap.nn.embedding import embedding
+from minicap.nn.lstm import lstm, lstm_step
+from minicap.nn.once import once
+
+State = tuple[Array, ...]  # h, c (N, H) and, with the image at every step, its projection (N, 4 H)
+NO_MASKS: Mapping[str, Array] = {}
+
+
+def split_lstm(config: DecoderConfig, weights: Array) -> tuple[Array, Array, Array, Array]:
+    """The blocks of the LSTM's weights [V; U; W; b], as views.
+
+    Returns:
+        V (F or 0, 4 H), U (H, 4 H), [W; b] (E + 1, 4 H) and [U; W; b] (H + E + 1, 4 H).
+    """
+    H, E = config.hidden_size, config.embedding_size
+    V, UWb = weights[: -(H + E + 1)], weights[-(H + E + 1) :]
+    return V, UWb[:H], UWb[H:], UWb
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """An architecture with its parameters, on any device.
+
+    Attributes:
+        config: the architecture.
+        parameters: by name, with the shapes that `config.shapes` returns.
+    """
+
+    config: DecoderConfig
+    parameters: Mapping[str, Array]
+
+    # Training: whole captions at once
+
+    def loss(
+        self,
+        batch: Batch,
+        divisor: float | None = None,
+        masks: Mapping[str, Array] = NO_MASKS,
+        correct: Array | None = None,
+        allocate: Callable | None = None,
+    ) -> tuple[Array, Callable]:
+        """Compute the cross-entropy of a batch of captions in nats.
+
+        Args:
+            batch: N captions with R words to predict, on the parameters' device.
+            divisor: what the sum over the R words, each times its weight if the batch has weights,
+                is divided by. By default R: the loss is the mean over real words.
+            masks: for dropout, from `draw_masks`.
+            correct: (R,) booleans to fill in: was the likeliest word the right one?
+            allocate: makes the large arrays (minicap.nn.workspace). They are in use until
+                `backward` has run.
+
+        Returns:
+            The loss, a 0-d array, and ``backward(gradients)``, which fills in the gradient of
+            every parameter, by name.
+        """
+        divisor = batch.targets.shape[0] if divisor is None else divisor
+        y, back_outputs = self.outputs(batch, masks, allocate)  # 1
+        loss, back_loss = project_cross_entropy(
+            y,
+            self.parameters["token_logits"],
+            batch.targets,
+            batch.weights,
+            divisor,
+            correct,
+            allocate,
+        )  # 2
+
+        @once
+        def backward(gradients: Mapping[str, Array]) -> None:
+            dy, _ = back_loss(out=gradients["token_logits"])  # from 2
+            back_outputs(dy, gradients)  # from 1
+
+        return loss, backward
+
+    def outputs(
+        self,
+        batch: Batch,
+        masks: Mapping[str, Array] = NO_MASKS,
+        allocate: Callable | None = None,
+    ) -> tuple[Array, Callable]:
+        """Run everything but the last layer, for each of a batch's R inputs.
+
+        Args:
+            batch, masks, allocate: as for `loss`.
+
+        Returns:
+            y (R, I), which `token_logits` projects to the logits of the next words, and
+            ``backward(dy, gradients)``, which fills in every gradient but that of `token_logits`.
+        """
+        p = self.parameters
+        V, U, Wb, _ = split_lstm(self.config, p["lstm"])
+        image, _ = dropout(batch.features, masks.get("features"))
+        h0, back_image = self.dense_layers(self.config.image_layers, image, masks)  # 1
+        # Each distinct word is embedded and projected once; then the projections are gathered.
+        x, back_words = embedding(batch.words, p["word_embed"])  # 2
+        x, back_dropout_x = dropout(x, masks.get("lstm"))  # 3
+        zx_of_words, back_project = dense(x, Wb)  # 4
+        zx, back_gather = embedding(batch.positions, zx_of_words)  # 5
+        if len(V):  # the same for each image
+            zx_of_images, back_gather_images = embedding(batch.captions, image @ V)  # 6
+            zx += zx_of_images
+        h, back_lstm = lstm(zx, h0, h0, U, batch.batch_sizes, allocate)  # 7
+        y, back_bottleneck = self.dense_layers(self.config.output_layers, h, masks)  # 8
+        y, back_dropout_y = dropout(y, masks.get("token_logits"))  # 9
+
+        @once
+        def backward(dy: Array, gradients: Mapping[str, Array]) -> None:
+            dV, dU, dWb, _ = split_lstm(self.config, gradients["lstm"])
+            dy = back_dropout_y(dy)  # from 9
+            dh = back_bottleneck(dy, gradients)  # from 8
+            dzx, dh0, dc0, _ = back_lstm(dh, out=dU)  # from 7
+            if len(V):
+                dzx_of_images = back_gather_images(dzx)
+                array_module(dV).matmul(image.T, dzx_of_images, out=dV)  # from 6
+            dzx_of_words = back_gather(dzx)  # from 5
+            dx, _ = back_project(dzx_of_words, out=dWb)  # from 4
+            dx = back_dropout_x(dx)  # from 3
+            back_words(dx, out=gradients["word_embed"])  # from 2
+            # h0 and c0 are the same array; the gradient of the features is not needed.
+            back_image(dh0 + dc0, gradients, need_dx=False)  # from 1
+
+        return y, backward
+
+    def dense_layers(
+        self, names: Sequence[str], x: Array, masks: Mapping[str, Array] = NO_MASKS
+    ) -> tuple[Array, Callable]:
+        """Apply dense layers with an ELU, each after the dropout that `masks` has for it.
+
+        Returns:
+            y and ``backward(dy, gradients, need_dx=True)``, which fills in the layers' gradients
+            and returns dx, or None if it is not needed.
+        """
+        layers = []
+        for name in names:
+            x, back_dropout = dropout(x, masks.get(name))  # 1
+            x, back_dense = dense(x, self.parameters[name], elu)  # 2
+            layers.append((name, back_dropout, back_dense))
+
+        @once
+        def backward(dx: Array, gradients: Mapping[str, Array], need_dx: bool = True):
+            while layers:
+                name, back_dropout, back_dense = layers.pop()
+                needed = need_dx or bool(layers)
+                dx, _ = back_dense(dx, out=gradients[name], need_dx=needed)  # from 2
+                dx = back_dropout(dx) if needed else None  # from 1
+            return dx
+
+        return x, backward
+
+    # Generation: one word at a time
+
+    def initial_state(self, features: Array) -> State:
+        """The state before the first word. features: (N, F)."""
+        h0, _ = self.dense_layers(self.config.image_layers, features)
+        V, *_ = split_lstm(self.config, self.parameters["lstm"])
+        return (h0, h0, features @ V) if len(V) else (h0, h0)
+
+    def step(self, words: Array, state: State) -> tuple[Array, State]:
+        """Feed one word per caption.
+
+        Args:
+            words: (N,) ids of the last words.
+            state: from `initial_state` or the step before.
+
+        Returns:
+            y (N, I), which `token_logits` projects to the logits of the next words, and the new
+            state.
+        """
+        h, c, *image = state
+        x, _ = embedding(words, self.parameters["word_embed"])
+        xp = array_module(x)
+        ones = xp.ones((len(words), 1), dtype=x.dtype)
+        *_, UWb = split_lstm(self.config, self.parameters["lstm"])
+        z = xp.concatenate([h, x, ones], axis=1) @ UWb  # one product for h, word and bias
+        if image:
+            z += image[0]
+        h, c, _ = lstm_step(z, c, out=z)
+        y, _ = self.dense_layers(self.config.output_layers, h)
+        return y, (h, c, *image)

@@ -1,0 +1,62 @@
+"""The dropout masks of a decoder."""
+
+from collections.abc import Mapping
+
+import numpy
+
+from minicap.model.config import DecoderConfig
+from minicap.nn.dropout import draw_mask
+
+AXES = {  # what the rows of each mask are, by the layer that it stands before
+    "features": "captions",
+    "img_embed_bottleneck_to_h0": "captions",
+    "lstm": "words",
+    "token_logits_bottleneck": "rows",
+    "token_logits": "rows",
+}
+
+
+def draw_masks(
+    config: DecoderConfig,
+    rng: numpy.random.Generator,
+    rate: float,
+    embedding_rate: float,
+    feature_size: int,
+    counts: Mapping[str, int],
+) -> dict[str, numpy.ndarray]:
+    """Draw the dropout masks for one batch, on the host.
+
+    A word that occurs several times in a batch has the same mask each time, because it is projected
+    only once (Gal and Ghahramani 2016 argue for that within a sequence).
+
+    Args:
+        config: the decoder's architecture.
+        rng: random number generator.
+        rate: probability of dropping a feature, a bottleneck's unit or an output of the LSTM.
+        embedding_rate: probability of dropping a number of a word's embedding.
+        feature_size: F.
+        counts: the batch's numbers of captions, words and rows.
+
+    Returns:
+        A mask for each layer that has inputs to drop, by name.
+    """
+    narrow = config.logit_bottleneck
+    masks = {
+        "features": (rate, feature_size),
+        "img_embed_bottleneck_to_h0": (rate, config.image_bottleneck),
+        "lstm": (embedding_rate, config.embedding_size),
+        "token_logits_bottleneck": (rate, config.hidden_size if narrow else 0),
+        "token_logits": (rate, narrow or config.hidden_size),
+    }
+    return {
+        name: draw_mask(rng, (counts[AXES[name]], width), rate)
+        for name, (rate, width) in masks.items()
+        if rate and width
+    }
+
+
+def masks_of_part(
+    masks: Mapping[str, numpy.ndarray], index: Mapping[str, numpy.ndarray]
+) -> dict[str, numpy.ndarray]:
+    """The rows of a batch's masks that belong to one part of it (see Batch.split)."""
+    return {name: mask[index[AXES[name]]] for name, mask in masks.items()}

@@ -1,0 +1,49 @@
+"""Every layer with small inputs, for gradient checks."""
+
+from types import ModuleType
+
+import numpy
+
+from minicap.backend import Array, to_device
+from minicap.nn.cross_entropy import BLOCK, project_cross_entropy
+from minicap.nn.dense import dense, elu
+from minicap.nn.dropout import draw_mask, dropout
+from minicap.nn.embedding import embedding
+from minicap.nn.gradient_check import Layer
+from minicap.nn.lstm import lstm, lstm_step
+
+
+def layer_cases(
+    rng: numpy.random.Generator, xp: ModuleType = numpy
+) -> dict[str, tuple[Layer, dict[str, Array]]]:
+    """Each layer with float64 inputs for it, on the device of `xp`; the same for the same `rng`.
+
+    No two widths are alike, so that a mix-up of axes shows, except where W is square: there a W
+    in the place of its transpose would show by its shape alone.
+    """
+
+    def normal(*shape: int) -> Array:
+        return to_device(rng.standard_normal(shape), xp)
+
+    ids = to_device(numpy.array([3, 0, 3, 5, 3, 0]), xp)  # 1, 2 and 4 do not occur
+    mask = to_device(draw_mask(rng, (7, 5), 0.4, "float64"), xp)
+    sizes = [4, 3, 3, 1]  # of lengths 4, 3, 3 and 1
+    rows = BLOCK + 6  # more than one block, and the last one not full
+    targets = to_device(rng.integers(0, 9, rows), xp)
+    weights = to_device(rng.uniform(0.5, 2, rows), xp)
+
+    return {
+        "dense": (dense, {"x": normal(6, 4), "Wb": normal(5, 3)}),
+        "dense, elu": (lambda x, Wb: dense(x, Wb, elu), {"x": normal(6, 4), "Wb": normal(5, 4)}),
+        "dropout": (lambda x: dropout(x, mask), {"x": normal(7, 5)}),
+        "embedding": (lambda table: embedding(ids, table), {"table": normal(7, 4)}),
+        "lstm_step": (lstm_step, {"z": normal(5, 12), "c": normal(5, 3)}),
+        "lstm": (
+            lambda zx, h0, c0, U: lstm(zx, h0, c0, U, sizes),
+            {"zx": normal(11, 12), "h0": normal(4, 3), "c0": normal(4, 3), "U": normal(3, 12)},
+        ),
+        "project_cross_entropy": (
+            lambda x, Wb: project_cross_entropy(x, Wb, targets, weights, 17.0),
+            {"x": normal(rows, 4), "Wb": normal(5, 9)},
+        ),
+    }

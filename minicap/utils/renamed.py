@@ -1,0 +1,41 @@
+"""Options that have a new name. Old files are read by it, old command lines are answered by it."""
+
+RENAMED = {
+    # architecture
+    "hidden": "hidden_size",
+    "embedding": "embedding_size",
+    "photo": "image_input",
+    # training
+    "sampling": "sample_by",
+    "warm_up": "warmup_epochs",
+    "dropout_words": "embedding_dropout",
+    "max_len": "max_length",
+    "word_range": "embedding_range",
+    "photo_gain": "image_gain",
+    "log_frequencies": "frequency_bias",
+    "choose": "monitor",
+    "self_critical": "self_critical_epochs",
+    "self_critical_rate": "self_critical_learning_rate",
+    "samples": "samples_per_image",
+    "reward_bleu": "bleu_reward",
+    "threads": "workers",
+    # generation
+    "beams": "beam_size",
+    "alpha": "length_penalty",
+    "block_ngrams": "no_repeat_ngram_size",
+    "beginning": "prefix",
+}
+# Options of earlier versions, with the value that meant "off".
+REMOVED = {
+    "layers": 1,
+    "maxout": False,
+    "tie": False,
+    "label_smoothing": 0.0,
+    "scheduled_sampling": 0.0,
+    "average": 1,
+}
+
+
+def option(name: str) -> str:
+    """A field's name as the command line writes it: --beam-size for beam_size."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,165 @@
+"""The report: it holds what it should, escapes what it must, and asks the network for nothing."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from minicap.evaluation.evaluation import Written
+from minicap.evaluation.html_report import page, read_history
+from minicap.utils.errors import UnusableImage
+from tests.test_evaluation import evaluation
+
+HOSTILE = '<script>alert("1")</script> & <img src=x onerror=y> \' </style>'
+HISTORY = [
+    {"epoch": n, "train_loss": 4.0 - n / 2, "dev_loss": 4.2 - n / 3, "seconds": 1}
+    for n in (1, 2, 3)
+]
+EMPTY = {"img", "meta", "!doctype"}
+
+
+class Reader(HTMLParser):
+    """Collects elements and texts; fails where an element is closed that is not open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, name, attributes):
+        self.seen.append((name, dict(attributes)))
+        if name not in EMPTY:
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def all(self, name):
+        return [attributes for seen, attributes in self.seen if seen == name]
+
+
+def picture(colour="red"):
+    return lambda: Image.new("RGB", (900, 600), colour)
+
+
+@pytest.fixture
+def told():
+    """Three pictures, the first with candidates and probabilities."""
+    base = evaluation(["a dog runs", "a cat", ""], cider=(0.123, 0.456), true=1.0)
+    first = [
+        Written("a dog runs", (0.9, 0.5, 0.25, 0.75), -0.61),
+        Written("a brown dog", (0.9, 0.1, 0.5, 0.5), -1.25),
+    ]
+    base.settings.update(judged="model.x", captions="c.txt", references=3, CIDEr="frequencies of 3")
+    return replace(base, written=[first, *base.written[1:]])
+
+
+def test_a_page_holds_everything(told):
+    text = page(told, {"Best": [0, 1], "Worst": [2]}, {"0.jpg": picture()}, HISTORY)
+    read = Reader(text)
+    words = " ".join(" ".join(read.texts).split())
+    for part in (
+        "Captions of 3 pictures, dev",
+        "model.x, judged by c.txt. Tokenizer words; 3 references; CIDEr with frequencies of 3.",
+        "CIDEr 12.3 is not above 45.6",  # the warning
+        "1 of 3 captions are empty",
+        "shuffled features 45.6",
+        "distinct captions 3 of 3",
+        "a brown dog -1.25",  # the other candidate with its score
+        "a 0.90, dog 0.50, runs 0.25, ∎ 0.75",
+        "a dog and 1 cats",  # a reference
+        "(no words)",
+        "dev, best 3.200",
+    ):
+        assert part in words, part
+    assert [e["style"] for e in read.all("span") if "style" in e][:4] == [
+        f"--p: {p:.3f}" for p in (0.9, 0.5, 0.25, 0.75)
+    ]
+    assert [e["title"] for e in read.all("span") if "title" in e] == ["90%", "50%", "25%", "75%"]
+    assert len(read.all("article")) == 3 and len(read.all("svg")) == 2
+    assert read.all("html") == [{"lang": "en"}]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in read.all(
+        "meta"
+    )
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_pictures_are_inside_and_small(told):
+    (image,) = Reader(page(told, {"": [0]}, {"0.jpg": picture("blue")}, [])).all("img")
+    kind, data = image["src"].split(",")
+    assert kind == "data:image/jpeg;base64" and image["alt"] == "a dog runs"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as small:
+        assert small.size == (320, 213) and small.getpixel((5, 5))[2] > 240
+
+
+def test_the_network_is_never_needed(told):
+    """No address but the pictures' own data, no script, and a policy that forbids both."""
+    text = page(told, {"": [0, 1, 2]}, {"0.jpg": picture()}, HISTORY)
+    read = Reader(text)
+    addresses = [
+        v for _, a in read.seen for k, v in a.items() if k in ("src", "href", "xlink:href")
+    ]
+    assert addresses and all(address.startswith("data:") for address in addresses)
+    assert not read.all("script") and not read.all("link") and not read.all("iframe")
+    assert not re.search(r"https?://|url\(|@import|\bon\w+=", text)
+    policy = {
+        "http-equiv": "Content-Security-Policy",
+        "content": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    }
+    assert policy in read.all("meta")
+
+
+def test_hostile_captions_stay_text(told):
+    """Wherever a text from outside may stand, it is read back as it was, and adds no element."""
+    hostile = evaluation([HOSTILE, HOSTILE, "b"], true=0.0)
+    hostile.pictures.names[:] = [HOSTILE, HOSTILE + "2", "b.jpg"]
+    hostile.pictures.captions[0][:] = [HOSTILE]
+    hostile.settings.update(
+        dict.fromkeys(("judged", "captions", "split", "tokenizer", "CIDEr"), HOSTILE)
+    )
+    hostile.settings["references"] = 1
+    hostile.notes.append(HOSTILE)
+    candidates = [Written(HOSTILE, (0.5,) * 9, -1.0), Written(HOSTILE, (), -2.0)]
+    hostile = replace(hostile, written=[candidates, *hostile.written[1:]])
+
+    def broken():
+        raise UnusableImage(HOSTILE, "broken")
+
+    text = page(hostile, {HOSTILE: [0, 1, 2]}, {HOSTILE: picture(), HOSTILE + "2": broken}, HISTORY)
+    read, clean = Reader(text), Reader(page(told, {"": [0, 1, 2]}, {"0.jpg": picture()}, HISTORY))
+    assert {name for name, _ in read.seen} <= {name for name, _ in clean.seen} | {"i"}
+    assert not any("onerror" in attributes for _, attributes in read.seen)
+    assert len(read.all("img")) == 1 and read.all("img")[0]["alt"] == HOSTILE
+    assert "".join(read.texts).count(HOSTILE) >= 8
+    assert f"{HOSTILE}: broken" in read.texts  # the picture that cannot be read
+
+
+def test_half_a_character_does_not_stop_the_page(told):
+    told.pictures.captions[0][:] = ["a \ud83d dog"]
+    assert "a ? dog" in page(told, {"": [0]}, {}, [])
+
+
+def test_history(tmp_path):
+    """Of a run's epochs, what is drawn; and nothing of a file that is no such thing."""
+    assert read_history(tmp_path) == []
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1, "train_loss": 3, "dev_loss": 4, "more": 5}\n')
+    assert read_history(tmp_path) == [{"epoch": 1.0, "train_loss": 3.0, "dev_loss": 4.0}]
+    for text in ("{", "[1]\n", '{"epoch": 1}', '{"epoch": 1, "train_loss": NaN, "dev_loss": 2}'):
+        path.write_text(text)
+        assert read_history(tmp_path) == []
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 3])
+def test_curves_need_two_epochs(told, epochs):
+    drawings = Reader(page(told, {}, {}, HISTORY[:epochs])).all("svg")
+    assert len(drawings) == 1 + (epochs > 1)
