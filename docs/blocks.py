@@ -1,9 +1,8 @@
-"""The code blocks of a page, run in order as a reader would: `python docs/blocks.py [PAGE...]`.
+"""Run the code blocks of a page in order: `python docs/blocks.py [PAGE...]`.
 
-What a ```python or ```sh block prints stands in an ```output block after it; this command brings
-those up to date, and a test fails where one says something else. Blocks of source that
-snippets.py writes are not run again: they are the code that the other blocks import.
-Sybil finds the blocks, and knows their lines when one fails.
+An ```output block shows what the ```python or ```sh block before it prints. This command updates
+those blocks; a test fails where one is stale. Blocks of source that snippets.py writes do not run:
+the other blocks import that code. Sybil finds the blocks, and names the line of one that fails.
 """
 
 import contextlib
@@ -21,18 +20,18 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 ROOT = Path(__file__).parents[1]
-TRAIN = "python -m minicap.train\n"  # the block that makes the model which some pages look into
+TRAIN = "minicap train\n"  # the block that trains the model some pages need
 MODEL = "runs/scenes/model.safetensors"
 
 
 def pages() -> list[Path]:
-    """The pages whose blocks run. (own-photos.md and captions.md have tests of their own.)"""
+    """The pages whose blocks run. (own-photos.md and captions.md have their own tests.)"""
     others = [ROOT / f"docs/{name}.md" for name in ("architecture", "program", "resume")]
     return [*sorted((ROOT / "docs/walkthrough").glob("*.md")), *others]
 
 
 def python(example: Example) -> None:
-    """Run it, and keep what it prints."""
+    """Run a block, and keep what it prints."""
     caught = io.StringIO()
     with contextlib.redirect_stdout(caught):
         PythonEvaluator()(example)
@@ -40,10 +39,10 @@ def python(example: Example) -> None:
 
 
 def shell(example: Example) -> None:
-    """Run it in a shell that stops at the first error, and keep what it prints."""
+    """Run a block in a shell that stops at the first error, and keep what it prints."""
     command = str(example.parsed)
     if command == TRAIN and Path(MODEL).exists():
-        return  # it has been run, for all pages at once
+        return  # the model is shared by all pages
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-ec", command], env=environment, capture_output=True, text=True)
@@ -52,7 +51,7 @@ def shell(example: Example) -> None:
 
 
 def output(example: Example) -> None:
-    """Note what has really been printed beside what the page says."""
+    """Record what was printed next to what the page says."""
     example.document.outputs.append((example, example.document.printed))
 
 
@@ -60,7 +59,7 @@ EVALUATORS = {"python": python, "sh": shell, "output": output}
 
 
 def blocks(document: Document) -> Iterable[Region]:
-    """Sybil's parser: all blocks of these three languages, but those of source."""
+    """Sybil's parser: all blocks of these three languages, except those of source."""
     document.outputs = []
     marked = {match.end() for match in snippets.MARKED.finditer(document.text)}
     for region in FencedCodeBlockLexer("|".join(EVALUATORS))(document):
@@ -71,7 +70,7 @@ def blocks(document: Document) -> Iterable[Region]:
 
 
 def run(page: Path) -> str:
-    """Run a page's blocks in the current folder. Returns its text as it should be."""
+    """Run a page's blocks in the current folder. Returns its text with the outputs updated."""
     document = Sybil([blocks]).parse(page)
     for example in document:
         example.evaluate()
@@ -83,18 +82,18 @@ def run(page: Path) -> str:
 
 
 def train(folder: Path) -> Path:
-    """Run the training that pages speak of, once: its folder, `runs`."""
+    """Train the model the pages use, if it is not there. Returns the folder `runs`."""
     runs = folder / "runs"
     if not (folder / MODEL).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, *TRAIN.split()[1:]]
+        command = [sys.executable, "-m", *TRAIN.split()]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     return runs
 
 
 def main(names: list[str]) -> None:
-    """Bring the outputs of these pages, or of all, up to date."""
+    """Update the outputs of these pages, or of all."""
     wanted = [Path(name).resolve() for name in names] or pages()
     with tempfile.TemporaryDirectory() as place:
         for page in wanted:

@@ -1,4 +1,4 @@
-"""The documentation's site: `python -m sphinx -W -n docs site` builds it, to be read offline."""
+"""The documentation site: `python -m sphinx -W -n docs site` builds it, readable offline."""
 
 import importlib.metadata
 import re
@@ -34,7 +34,7 @@ pygments_style, pygments_dark_style = "friendly", "native"
 
 
 def mathjax() -> Path:
-    """MathJax 3 in one file, as the package sphinx-mathjax-offline carries it."""
+    """The path of MathJax 3 as one file, from the package sphinx-mathjax-offline."""
     for file in importlib.metadata.files("sphinx-mathjax-offline") or []:
         if file.name == "tex-svg.js":
             return Path(str(file.locate()))
@@ -42,7 +42,7 @@ def mathjax() -> Path:
 
 
 def before(app, config) -> None:
-    """Stale pages are an error, as in the tests; the reference is written anew."""
+    """Fail on stale pages, as the tests do; then write the reference and MathJax."""
     stale = [page.name for page in snippets.pages() if snippets.refreshed(page) != page.read_text()]
     if stale:
         raise LookupError(f"run python docs/snippets.py: code has changed in {', '.join(stale)}")
@@ -53,7 +53,7 @@ def before(app, config) -> None:
 
 
 def link_sources(app, docname: str, content: list[str]) -> None:
-    """A link to a file of the code leads, within the site, to the page that shows it."""
+    """Turn links to source files into links to the reference pages that show them."""
     depth = "../" * docname.count("/")
 
     def page(match: re.Match) -> str:
@@ -68,7 +68,7 @@ def link_sources(app, docname: str, content: list[str]) -> None:
 
 
 def setup(app) -> None:
-    """What Sphinx is to do besides."""
+    """Register the lexers and hooks."""
     for language in "output", "flickr", "csv":
         app.add_lexer(language, TextLexer)
     app.connect("config-inited", before)

@@ -1,18 +1,22 @@
-"""The reference: a page for every module, with its public functions, and one for the commands.
+"""Generate the reference: a page for each module's public functions, and one for the commands.
 
-Written by `write` when the site is built, from docstrings, signatures and dataclasses as they stand
-in the source. Nothing of it is committed: in a repository browser, the source itself is there.
+`write` runs when the site is built. It takes docstrings, signatures and dataclasses from the
+source. The pages are not committed: in a repository browser, read the source itself.
 """
 
 import ast
 import dataclasses
 import importlib
+import inspect
 import re
+import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SHOWN = [  # source that pages link to, beside the package's
+ROOT_MODULE = "minicap.__main__"  # lists the commands
+SHOWN = [  # source outside the package that pages link to
     "tests/mutants.py",
     "tests/checks.py",
     *(f"exercises/{path.name}" for path in sorted((ROOT / "exercises").glob("*.py"))),
@@ -30,21 +34,53 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+SECTION = re.compile(r"(Args|Attributes|Example|Raises|Returns|Yields):")
+
+
+def escaped(text: str) -> str:
+    """Text with Markdown's special characters escaped, except within backticks."""
+    parts = re.split(r"(``[^`]*``|`[^`]*`)", text)
+    parts[::2] = [re.sub(r"([*_$<>\[\]{}\\#~])", r"\\\1", part) for part in parts[::2]]
+    return "".join(parts)
+
+
 def as_markdown(docstring: str | None) -> str:
-    """A docstring as Markdown: what stands outside backticks and indented blocks is escaped."""
+    """A Google-style docstring as Markdown. Indented blocks outside its sections stay code."""
+    parts: list[str] = []
+    lines = (docstring or "").splitlines()
+    while lines:
+        line = lines.pop(0)
+        if not SECTION.fullmatch(line):
+            parts.append(line if line.startswith("    ") else escaped(line))
+            continue
+        body = []
+        while lines and (not lines[0] or lines[0].startswith("    ")):
+            body.append(lines.pop(0).removeprefix("    "))
+        while body and not body[-1]:
+            body.pop()
+        parts += ["", f"**{line}**", "", *section(line.removesuffix(":"), body), ""]
+    return "\n".join(parts)
 
-    def escaped(line: str) -> str:
-        if line.startswith("    "):
-            return line
-        parts = re.split(r"(`[^`]*`)", line)
-        parts[::2] = [re.sub(r"([*_$<>\[\]{}\\|#~])", r"\\\1", part) for part in parts[::2]]
-        return "".join(parts)
 
-    return "\n".join(map(escaped, (docstring or "").splitlines()))
+def section(title: str, body: list[str]) -> list[str]:
+    """The lines of a docstring's section: code, a paragraph, or a list with an item per name."""
+    if title == "Example":
+        language = "pycon" if body[0].startswith(">>>") else "text"
+        return [f"```{language}", *body, "```"]
+    if title in ("Returns", "Yields"):
+        return list(map(escaped, body))
+    lines = []
+    for line in body:
+        entry = re.fullmatch(r"([\w*][\w*, ]*): (.*)", line)
+        if entry:
+            lines.append(f"- `{entry[1]}`: {escaped(entry[2])}")
+        else:
+            lines.append("  " + escaped(line.strip()) if line else "")
+    return lines
 
 
 def public(body: list[ast.stmt]) -> Iterator[Definition]:
-    """The functions and classes of a body that are for everybody."""
+    """The public functions and classes of a body."""
     for node in body:
         if isinstance(node, Definition) and not node.name.startswith("_"):
             yield node
@@ -67,11 +103,11 @@ def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
     """A dataclass' fields: name, type, default and docstring, "" where there is none."""
     for item, after in zip(node.body, [*node.body[1:], None], strict=True):
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-            told = ""
+            docstring = ""
             if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                told = " ".join(str(after.value.value).split())
+                docstring = " ".join(str(after.value.value).split())
             default = ast.unparse(item.value) if item.value else ""
-            yield item.target.id, ast.unparse(item.annotation), default, told
+            yield item.target.id, ast.unparse(item.annotation), default, docstring
 
 
 def is_dataclass(node: ast.ClassDef) -> bool:
@@ -96,16 +132,14 @@ def definition(node: Definition, level: int) -> str:
     ]
     if isinstance(node, ast.ClassDef):
         if is_dataclass(node) and (found := list(fields(node))):
-            rows = [
-                (f"`{n}`", f"`{t}`", d and f"`{d}`", as_markdown(doc)) for n, t, d, doc in found
-            ]
+            rows = [(f"`{n}`", f"`{t}`", d and f"`{d}`", escaped(doc)) for n, t, d, doc in found]
             parts.append(table(rows, ("field", "type", "default", "")))
         parts += [definition(inner, level + 1) for inner in public(node.body)]
     return "\n\n".join(parts)
 
 
 def module_page(path: Path) -> str:
-    """The page of one module: what it offers, then its source."""
+    """The page of one module: its public functions and classes, then its source."""
     tree = ast.parse(path.read_text())
     parts = [f"# {module_name(path)}", as_markdown(ast.get_docstring(tree))]
     parts += [definition(node, 2) for node in public(tree.body)]
@@ -114,77 +148,81 @@ def module_page(path: Path) -> str:
 
 
 def whole(name: str) -> str:
-    """A block that shows a file with its lines' numbers."""
+    """A block that shows a file with line numbers."""
     return f"```{{literalinclude}} ../../{name}\n:language: python\n:linenos:\n```"
 
 
 def source_page(name: str) -> str:
-    """The page of a file that is no part of the package."""
+    """The page of a file outside the package."""
     title = name.removesuffix(".py").replace("/", ".")
-    return f"# {as_markdown(title)}\n\n{whole(name)}\n"
+    return f"# {escaped(title)}\n\n{whole(name)}\n"
 
 
 def options(cls: type) -> Iterator[tuple[str, str, str]]:
-    """The options that a dataclass stands for on the command line: name, default and meaning."""
-    module = importlib.import_module(cls.__module__)
-    tree = ast.parse(Path(str(module.__file__)).read_text())
-    node = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
-    defaults = {field.name: field for field in dataclasses.fields(cls)}
-    for name, annotation, default, told in fields(node):
-        inner = re.match(r"Annotated\[(\w+),", annotation)
-        if inner and dataclasses.is_dataclass(getattr(module, inner[1], None)):
-            yield from options(getattr(module, inner[1]))
+    """The command-line options that a dataclass defines: name, default and description."""
+    own = {
+        name: (annotation, default, docstring)
+        for base in reversed(cls.__mro__[:-1])
+        for name, annotation, default, docstring in fields(class_node(base))
+    }
+    types = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        annotation, default, docstring = own[field.name]
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from options(types[field.name])
             continue
-        flag = "--" + name.replace("_", "-")
+        flag = "--" + field.name.replace("_", "-")
         if "Positional" in annotation:
-            flag = name.upper() + (" ..." if "tuple" in annotation else "")
+            flag = field.name.upper() + (" ..." if "tuple" in annotation else "")
         elif "tuple" in annotation:
             flag += " ..."
-        value = defaults[name].default
+        value = field.default
         plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-        shown = f"`{value}`" if plain and len(default) < 30 else ""
-        yield f"`{flag}`", shown, as_markdown(told)
+        shown = f"`{value}`" if plain and value != "" and len(default) < 30 else ""
+        yield f"`{flag}`", shown, escaped(docstring)
 
 
 def command_section(path: Path) -> str:
-    """What one command is for, and its options."""
+    """The purpose and the options of one command."""
     module = importlib.import_module(module_name(path))
-    parts = [f"## `python -m {module_name(path)}`"]
-    if hasattr(module, "Options"):
-        parts.append(as_markdown(ast.get_docstring(class_node(module.Options))))
-        parts.append(table(list(options(module.Options)), ("option", "default", "")))
+    direct = path.parent == ROOT / "minicap"
+    parts = [f"## `minicap {path.stem}`" if direct else f"## `python -m {module_name(path)}`"]
+    if cls := getattr(module, "Options", None) or getattr(module, "RunOptions", None):
+        parts.append(as_markdown(inspect.cleandoc(cls.__doc__ or "")))
+        parts.append(table(list(options(cls)), ("option", "default", "")))
     else:
         parts.append(as_markdown(ast.get_docstring(ast.parse(path.read_text()))))
     return "\n\n".join([*parts, f"Code: [{module_name(path)}]({module_name(path)}.md)"])
 
 
 def class_node(cls: type) -> ast.ClassDef:
-    """A class as it stands in the source."""
-    tree = ast.parse(Path(str(importlib.import_module(cls.__module__).__file__)).read_text())
+    """The definition of a class in the source."""
+    tree = ast.parse(Path(str(sys.modules[cls.__module__].__file__)).read_text())
     return next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls.__name__)
 
 
 def is_command(path: Path) -> bool:
-    """Whether `python -m` starts it."""
-    return '__name__ == "__main__"' in path.read_text()
+    """Whether it can be run: a command of `minicap`, or a module with `python -m`."""
+    return '__name__ == "__main__"' in path.read_text() and module_name(path) != ROOT_MODULE
 
 
 def write(folder: Path) -> None:
-    """Write all pages into `folder`; those of modules that are gone go too."""
+    """Write all pages into `folder`, and delete those of modules that no longer exist."""
     pages = {f"{module_name(path)}.md": module_page(path) for path in files()}
     modules = list(pages)
     pages |= {f"{n.removesuffix('.py').replace('/', '.')}.md": source_page(n) for n in SHOWN}
     commands = [command_section(path) for path in files() if is_command(path)]
     head = (
-        "# Commands\n\nEvery command prints this with `--help`. Given something unusable, each "
-        "says in one line what is wrong and what to do; its status is then not 0."
+        "# Commands\n\nEvery command prints this with `--help`. For an error it prints one line "
+        "that says what is wrong and how to fix it, and exits with a status other than 0. "
+        "`minicap train` and `python -m minicap.train` are the same."
     )
     pages["commands.md"] = "\n\n".join([head, *commands]) + "\n"
     tree = "\n".join(name.removesuffix(".md") for name in ["commands.md", *modules])
     shown = "\n".join(n.removesuffix(".py").replace("/", ".") for n in SHOWN)
     pages["index.md"] = (
-        "# Reference\n\nEvery command, and every public function of every module, from the "
-        "source's docstrings and signatures, with the source itself below.\n\n"
+        "# Reference\n\nEvery command, and every public function of every module: docstrings, "
+        "signatures and source.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{tree}\n```\n\nFrom the tests and the exercises:\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{shown}\n```\n"
     )
@@ -194,5 +232,5 @@ def write(folder: Path) -> None:
             old.unlink()
     for name, text in pages.items():
         path = folder / name
-        if not path.exists() or path.read_text() != text:  # Sphinx reads again what has changed
+        if not path.exists() or path.read_text() != text:  # Sphinx rereads changed files
             path.write_text(text)

@@ -1,15 +1,15 @@
-"""Code in the pages is taken from the source by name: `python docs/snippets.py` refreshes it.
+"""Copy code from the source into the pages: `python docs/snippets.py`.
 
-A page says which piece it wants, and the block below is written, never typed:
+A page names the code it wants, and this command fills in the block below:
 
     <!-- source: minicap.nn.lstm:lstm_step -->
     ```python
     ...
     ```
 
-A piece is a module's name, a colon, and the name of a function, a class, a method or a constant;
-`lstm_step.backward` is the function within. A test fails when a page is stale. Plain Markdown
-needs nothing else: the code is there for whoever reads the page in a repository browser.
+The marker holds a module's name, a colon, and the name of a function, class, method or constant;
+`lstm_step.backward` is a nested function. A test fails when a page is stale. Pages stay plain
+Markdown, so the code also shows in a repository browser.
 """
 
 import ast
@@ -27,19 +27,19 @@ MARKED = re.compile(
 
 
 def pages() -> Iterator[Path]:
-    """All pages that are written by hand."""
+    """All pages except the generated reference."""
     yield from sorted(HERE.glob("*.md"))
     yield from sorted(HERE.glob("walkthrough/*.md"))
 
 
 def file_of(module: str) -> Path:
-    """Where the source of a module lies in this repository."""
+    """The path of a module's source in this repository."""
     path = HERE.parent / module.replace(".", "/")
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def source(module: str, name: str) -> str:
-    """The source of one named piece, as it stands, without the indentation that it has there."""
+    """The source of one named function, class, method or constant, dedented."""
     text = file_of(module).read_text()
     node: ast.AST = ast.parse(text)
     for part in name.split("."):
@@ -51,7 +51,7 @@ def source(module: str, name: str) -> str:
 
 
 def inner(node: ast.AST, name: str, wanted: str) -> ast.AST:
-    """What is called `name` within `node`."""
+    """Find the definition of `name` within `node`."""
     for child in ast.walk(node):
         names = [getattr(child, "name", None)]
         if isinstance(child, ast.Assign):
@@ -64,13 +64,13 @@ def inner(node: ast.AST, name: str, wanted: str) -> ast.AST:
 
 
 def refreshed(page: Path) -> str:
-    """The text of a page, each marked block as the source has it now."""
+    """The text of a page with every marked block up to date."""
 
-    def written(match: re.Match) -> str:
+    def block(match: re.Match) -> str:
         marker = match[0].partition("\n")[0]
         return f"{marker}\n```python\n{source(match['module'], match['name'])}```"
 
-    return MARKED.sub(written, page.read_text())
+    return MARKED.sub(block, page.read_text())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Exercises: write each layer yourself; minicap's own gradient checks grade it.
+"""Exercises: implement each layer yourself, graded by minicap's gradient checks.
 
-    python -m exercises                 what there is, and how far you are
+    python -m exercises                 list the exercises and your progress
     python -m exercises lstm_step       grade exercises/lstm_step.py
 
-Each file holds a function whose docstring gives the mathematics and whose body is left out. When
-a gradient is wrong, the grader says which, and compares it with those of known mistakes (the
-mutants of tests/mutants.py): if it equals one of them, that is the mistake.
+Each file has a function whose docstring gives the mathematics; its body is up to you. If a gradient
+is wrong, the grader names it and compares it with the gradients of known bugs (the mutants in
+tests/mutants.py). If it equals one of them, the grader names the bug.
 """

@@ -8,63 +8,73 @@ from pathlib import Path
 
 import tyro
 
-from minicap.utils import command_line as commands
+from minicap.utils import command_line
 from minicap.utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class Options:
-    """Grade your exercises. Ends with 1 when something is wrong."""
+    """Grade your exercises. The exit status is 1 if one is wrong."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """which ones [default: all, those not begun included]"""
+    """the exercises to grade, by default all"""
 
 
-def learner(name: str):
-    """The learner's function, or class."""
+def implementation(name: str):
+    """Import the function or class to grade."""
     module = importlib.import_module(f"exercises.{name}")
     return getattr(module, "Adam" if name == "adam" else name)
 
 
 def report(name: str, function, grade: Callable) -> tuple[str, list[str]]:
-    """right, wrong or not begun, and what is wrong. A crash is told by its line, not by a trace."""
+    """Grade an exercise.
+
+    Args:
+        name: name of the exercise.
+        function: the implementation to grade.
+        grade: `exercises.grading.grade`.
+
+    Returns:
+        "correct", "wrong", "in progress" or "not started", and lines that explain it. For a crash
+        these are the exception and the line of the exercise that raised it.
+    """
     try:
-        wrong = grade(name, function)
+        errors = grade(name, function)
     except NotImplementedError as error:
-        return ("half done", [str(error)]) if str(error) else ("not begun", [])
+        return ("in progress", [str(error)]) if str(error) else ("not started", [])
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if Path(frame.filename).stem == name]
         where = f" in line {own[-1].lineno}: {own[-1].line}" if own else ""
         return "wrong", [f"{type(error).__name__}{where}", *str(error).splitlines()]
-    return ("wrong", wrong) if wrong else ("right", [])
+    return ("wrong", errors) if errors else ("correct", [])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command. Returns the exit status."""
+    """Run the command and return its exit status: 0, or 1 if an exercise is wrong."""
     options = tyro.cli(Options, prog="python -m exercises", args=arguments)
     try:
         from exercises.grading import EXERCISES, grade
     except ImportError as error:
         raise UserError(
-            f'the grader needs the tests: pip install -e ".[test]" ({error})'
+            f'the grader needs the test dependencies ({error}): run pip install -e ".[test]"'
         ) from error
     unknown = set(options.names) - EXERCISES.keys()
     if unknown:
         raise UserError(
-            f"no exercise is called {', '.join(sorted(unknown))}: there are {', '.join(EXERCISES)}"
+            f"unknown exercise {', '.join(sorted(unknown))}: choose from {', '.join(EXERCISES)}"
         )
     status = 0
     for name in options.names or EXERCISES:
-        judged, lines = report(name, learner(name), grade)
-        status |= judged == "wrong" or (judged != "right" and bool(options.names))
-        print(f"{name:24}{judged}")
+        result, lines = report(name, implementation(name), grade)
+        status |= result == "wrong" or (result != "correct" and bool(options.names))
+        print(f"{name:24}{result}")
         for line in lines:
             print(f"    {line}")
-        if judged == "not begun" and options.names:
-            print(f"    fill in exercises/{name}.py: its docstring says what is to be computed")
+        if result == "not started" and options.names:
+            print(f"    implement exercises/{name}.py as its docstring describes")
     return status
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    command_line.run(main)

@@ -1,12 +1,12 @@
-"""Clipping. Chapter 9 of the walkthrough."""
+"""Gradient clipping. Chapter 9 of the walkthrough."""
 
 from collections.abc import Sequence
 
 
 def clip_scale(squares: Sequence[float], limit: float) -> float:
-    """What to multiply a gradient by so that its length is `limit` at the most.
+    """Compute the factor that clips a gradient to a maximum norm.
 
-    Its length is the root of the sum of the squares of all its numbers; `squares` are such sums
-    of its parts. A gradient that is short enough stays as it is.
+    The norm is the square root of the sum of the squares of all numbers. `squares` has a sum of
+    squares for each block of the gradient. A gradient whose norm is within the limit is unchanged.
     """
     raise NotImplementedError

@@ -4,8 +4,11 @@ from numpy import ndarray
 
 
 def dropout(x: ndarray, mask: ndarray):
-    """y = x * mask, element by element; the mask is drawn beforehand, 0 or 1 / keep probability.
+    """Multiply by a dropout mask, y = x * mask, element by element.
 
-    Returns y and backward(dy) -> dx. The mask is a constant; what is the derivative of x * mask?
+    mask: same shape as x; 0 or 1 / (1 - rate). It is a constant: what is the derivative of
+    x * mask?
+
+    Returns y and backward(dy), which returns dx.
     """
     raise NotImplementedError

@@ -4,13 +4,13 @@ from numpy import ndarray
 
 
 def elu(z: ndarray):
-    """y = z where z > 0, else exp(z) - 1, for z of any shape.
+    """Apply the ELU: y = z where z > 0, exp(z) - 1 elsewhere. z: any shape.
 
-    Returns y and the function backward(dy) -> dz. With L the loss and dy = dL/dy, element by
+    Returns y and backward(dy), which returns dz. With the loss L and dy = dL/dy, element by
     element,
 
-        dz = dy * slope,    slope = 1 where z > 0, else exp(z).
+        dz = dy * slope,    slope = 1 where z > 0, exp(z) elsewhere.
 
-    Can you write the slope with y alone, and without asking where z > 0?
+    Can you compute the slope from y alone, without a comparison?
     """
     raise NotImplementedError

@@ -1,33 +1,46 @@
-"""What is wrong with a layer? Its outputs and gradients beside the right ones, and beside those of
-known mistakes."""
+"""Grade a layer: compare its outputs and gradients with the correct ones and with known bugs."""
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy
 
 from exercises.hints import HINTS
-from minicap import gradcheck
-from minicap.nn import adam
+from minicap.nn import adam, gradient_cases
 from minicap.nn.dense import elu
+from minicap.nn.gradient_check import (
+    COMPLEX_STEP_TOLERANCE,
+    as_loss,
+    complex_step,
+    gradients_of,
+    relative_error,
+)
 from tests.mutants import BACKWARD, OTHER, planted
 
-HUGE = ", logits by the thousand"
-GATES = "input gate i", "new values j", "forget gate f", "output gate o"
-Values = dict[str, numpy.ndarray]  # what is compared, by the name that a message gives it
+HUGE = ", huge logits"
+GATES = "input gate i", "candidate values j", "forget gate f", "output gate o"
+Values = dict[str, numpy.ndarray]  # arrays to compare, by their names in messages
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise: how its function is put to the test."""
+    """How to test the function of an exercise.
+
+    Attributes:
+        name: its name.
+        outputs: names of its outputs, for messages.
+        cases: names of cases of `minicap.nn.gradient_cases.layer_cases`.
+        helpers: other functions whose mutants are bugs of this exercise.
+        gates: inputs whose columns belong to the four gates.
+    """
 
     name: str
     outputs: tuple[str, ...] = ("y",)
-    cases: tuple[str, ...] = ()  # of gradcheck.layer_cases, where the layer stands
-    helpers: tuple[str, ...] = ()  # other functions whose mutants are mistakes of this one
-    gates: tuple[str, ...] = field(default=())  # inputs whose columns are the four gates'
+    cases: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
 
 
 LAYERS = [
@@ -50,67 +63,67 @@ EXERCISES = {e.name: e for e in LAYERS} | {
 
 
 @contextlib.contextmanager
-def in_place_of(name: str, function: Callable) -> Iterator[None]:
-    """gradcheck's cases call `function` where they call the layer `name`."""
-    real = getattr(gradcheck, name)
-    setattr(gradcheck, name, function)
+def replaced(name: str, function: Callable) -> Iterator[None]:
+    """Let the cases of `layer_cases` call `function` in place of the layer `name`."""
+    original = getattr(gradient_cases, name)
+    setattr(gradient_cases, name, function)
     try:
         yield
     finally:
-        setattr(gradcheck, name, real)
+        setattr(gradient_cases, name, original)
 
 
 def layer_case(exercise: Exercise, case: str, function: Callable | None, rng):
-    """The layer and its inputs; with `function` in the place of minicap's own, if given."""
+    """Return the layer of a case and its inputs, with `function` in place of minicap's layer."""
     if exercise.name == "elu":
         return function or elu, {"z": rng.standard_normal((5, 4))}
-    function = function or getattr(gradcheck, exercise.name)
+    function = function or getattr(gradient_cases, exercise.name)
     base, huge, _ = case.partition(HUGE)
-    with in_place_of(exercise.name, function):
-        layer, inputs = gradcheck.layer_cases(rng)[base]
+    with replaced(exercise.name, function):
+        layer, inputs = gradient_cases.layer_cases(rng)[base]
     if huge:
         inputs["x"] *= 1000
 
-    def called(*arguments):
-        with in_place_of(exercise.name, function):
+    def call(*arguments):
+        with replaced(exercise.name, function):
             return layer(*arguments)
 
-    return called, inputs
+    return call, inputs
 
 
 def forward(exercise: Exercise, case: str, function: Callable | None) -> Values:
-    """The layer's outputs, by name."""
+    """Run the forward pass and return the outputs by name."""
     layer, inputs = layer_case(exercise, case, function, numpy.random.default_rng(0))
-    found = layer(*inputs.values())
-    if not isinstance(found, tuple) or len(found) != len(exercise.outputs) + 1:
+    results = layer(*inputs.values())
+    if not isinstance(results, tuple) or len(results) != len(exercise.outputs) + 1:
         raise ValueError(f"it must return {', '.join(exercise.outputs)} and backward")
-    return {name: numpy.asarray(y) for name, y in zip(exercise.outputs, found)}
+    return {name: numpy.asarray(y) for name, y in zip(exercise.outputs, results)}
 
 
 def backward(exercise: Exercise, case: str, function: Callable | None) -> Values:
-    """The gradients of the layer's inputs, by name, for a random gradient from above."""
-    rng = numpy.random.default_rng(0)  # so that everybody has the same gradient from above
+    """Run the backward pass for a random upstream gradient and return the gradients by name."""
+    rng = numpy.random.default_rng(0)  # the same upstream gradient for every function
     layer, inputs = layer_case(exercise, case, function, rng)
 
-    def answering(*arguments):
-        *outputs, walk_back = layer(*arguments)
+    def checked(*arguments):
+        *outputs, layer_backward = layer(*arguments)
 
-        def answer(*gradients):
-            found = walk_back(*gradients)
-            if found is None:
+        def checked_backward(*upstream):
+            gradients = layer_backward(*upstream)
+            if gradients is None:
                 raise ValueError("its backward returns nothing: is a `return` missing?")
-            return found
+            return gradients
 
-        return *outputs, answer
+        return *outputs, checked_backward
 
-    return gradcheck.gradients_of(gradcheck.as_loss(answering, inputs, rng), inputs)
+    return gradients_of(as_loss(checked, inputs, rng), inputs)
 
 
 def complex_steps(exercise: Exercise, case: str, gradients: Values) -> dict[str, float]:
-    """How far these gradients are from the complex step through minicap's own way forward."""
+    """Compute the errors of gradients, by the complex step through minicap's forward pass."""
     rng = numpy.random.default_rng(0)
     layer, inputs = layer_case(exercise, case, None, rng)
-    loss = gradcheck.as_loss(layer, inputs, rng)
+    loss = as_loss(layer, inputs, rng)
     errors = {}
     for name, gradient in gradients.items():
         direction = rng.standard_normal(gradient.shape)
@@ -118,107 +131,109 @@ def complex_steps(exercise: Exercise, case: str, gradients: Values) -> dict[str,
         def along(x, name=name):
             return loss({**inputs, name: x})[0]
 
-        derivative = float(gradcheck.complex_step(along, inputs[name], direction))
-        errors[name] = gradcheck.disagreement(derivative, gradient, direction)
+        derivative = float(complex_step(along, inputs[name], direction))
+        errors[name] = relative_error(derivative, gradient, direction)
     return errors
 
 
 def equal(a: numpy.ndarray, b: numpy.ndarray) -> bool:
-    """Equal but for rounding."""
+    """Compare two arrays up to rounding."""
     scale = max(float(numpy.abs(b).max(initial=0)), 1e-300)
     return a.shape == b.shape and bool(numpy.abs(a - b).max(initial=0) <= 1e-9 * scale)
 
 
-def mistakes(names: tuple[str, ...], run: Callable[[], Values], right: Values) -> dict[str, Values]:
-    """What each mutant of these functions makes of the same inputs, where it makes a difference."""
+def bug_values(
+    names: tuple[str, ...], run: Callable[[], Values], correct: Values
+) -> dict[str, Values]:
+    """Compute the values of each mutant of these functions that differ from the correct ones."""
     found = {}
     for mutant in BACKWARD + OTHER:
         if mutant.function.partition(":")[2] in names:
-            # Some mutants give widths that do not fit here: nobody's gradient can equal theirs.
+            # Some mutants give arrays whose shapes do not fit; no gradient equals theirs.
             with planted(mutant), contextlib.suppress(ValueError), numpy.errstate(all="ignore"):
                 values = run()
-                if not all(equal(values[name], right[name]) for name in right):
+                if not all(equal(values[name], correct[name]) for name in correct):
                     found[mutant.name] = values
     return found
 
 
-def hints(name: str, given: numpy.ndarray, right: Values, wrong: dict[str, Values]) -> list[str]:
-    """The known mistakes that make of `name` exactly what was given."""
+def hints(name: str, actual: numpy.ndarray, correct: Values, bugs: dict[str, Values]) -> list[str]:
+    """Find the known bugs whose value of `name` equals the actual one."""
     return [
-        HINTS.get(mistake, mistake.partition(": ")[2])
-        for mistake, values in wrong.items()
-        if equal(given, values[name]) and not equal(values[name], right[name])
+        HINTS.get(bug, bug.partition(": ")[2])
+        for bug, values in bugs.items()
+        if equal(actual, values[name]) and not equal(values[name], correct[name])
     ]
 
 
-def describe(given: numpy.ndarray, right: numpy.ndarray, gates: bool) -> str:
-    """What can be said of a wrong array that is no known mistake's."""
-    if not numpy.isfinite(given).all():
-        return "it has entries that are NaN or infinite: some were never written, or overflowed"
-    if not given.any():
-        return "it is zero everywhere: nothing flows back to it"
-    ratios = given[right != 0] / right[right != 0]
+def describe(actual: numpy.ndarray, correct: numpy.ndarray, gates: bool) -> str:
+    """Describe how a wrong array differs from the correct one."""
+    if not numpy.isfinite(actual).all():
+        return "it has NaN or infinite entries: some were never set, or they overflowed"
+    if not actual.any():
+        return "it is zero everywhere"
+    ratios = actual[correct != 0] / correct[correct != 0]
     if ratios.size and equal(ratios, numpy.full_like(ratios, ratios[0])):
         if math.isclose(ratios[0], -1):
             return "it has the wrong sign"
-        if equal(given, ratios[0] * right):
-            return f"it is {ratios[0]:.4g} times the right one, everywhere"
-    if right.ndim == 2 and equal(given, right.T):
-        return "it is the transpose of the right one"
+        if equal(actual, ratios[0] * correct):
+            return f"it is {ratios[0]:.4g} times the correct one"
+    if correct.ndim == 2 and equal(actual, correct.T):
+        return "it is the transpose of the correct one"
     if gates:
-        pieces = zip(GATES, numpy.split(given, 4, axis=1), numpy.split(right, 4, axis=1))
-        off = [gate for gate, a, b in pieces if not equal(a, b)]
-        if len(off) < 4:
-            return f"it is wrong in the columns of the {' and the '.join(off)} only"
-    if right.ndim == 2:
-        rows = [row for row in range(len(right)) if not equal(given[row], right[row])]
-        if len(rows) < len(right):
-            last = " (the last row is the bias)" if rows == [len(right) - 1] else ""
-            return f"it is wrong in row {', '.join(map(str, rows))} only{last}"
-    place = numpy.unravel_index(numpy.abs(given - right).argmax(), right.shape)
-    at = ", ".join(map(str, place))
-    return f"furthest off at [{at}]: {given[place]:.6g} where {right[place]:.6g} is right"
+        pieces = zip(GATES, numpy.split(actual, 4, axis=1), numpy.split(correct, 4, axis=1))
+        wrong = [gate for gate, a, b in pieces if not equal(a, b)]
+        if len(wrong) < 4:
+            return f"only the columns of the {' and the '.join(wrong)} are wrong"
+    if correct.ndim == 2:
+        rows = [row for row in range(len(correct)) if not equal(actual[row], correct[row])]
+        if len(rows) < len(correct):
+            last = " (the last row is the bias)" if rows == [len(correct) - 1] else ""
+            return f"wrong rows: {', '.join(map(str, rows))}{last}"
+    index = numpy.unravel_index(numpy.abs(actual - correct).argmax(), correct.shape)
+    where = ", ".join(map(str, index))
+    return f"largest error at [{where}]: {actual[index]:.6g}, correct is {correct[index]:.6g}"
 
 
-def verdict(
-    what: str, name: str, given: Values, right: Values, wrong: dict[str, Values], gates=()
+def explain(
+    what: str, name: str, actual: Values, correct: Values, bugs: dict[str, Values], gates=()
 ) -> str:
-    """One line on a wrong array."""
-    a, b = numpy.asarray(given[name]), right[name]
+    """Explain in one line what is wrong with an array."""
+    a, b = numpy.asarray(actual[name]), correct[name]
     if a.shape != b.shape:
-        return f"{what} has the shape {a.shape}, and must have {b.shape}"
-    named = hints(name, a, right, wrong)
+        return f"{what} has shape {a.shape}, but must have shape {b.shape}"
+    named = hints(name, a, correct, bugs)
     return f"{what} is wrong: {'; or '.join(named) or describe(a, b, name in gates)}"
 
 
 def grade_layer(exercise: Exercise, function: Callable) -> list[str]:
-    """What is wrong, in lines; none if all is right."""
-    own = (exercise.name, *exercise.helpers)
+    """Grade a layer. Returns lines that explain what is wrong, none if it is correct."""
+    names = (exercise.name, *exercise.helpers)
     for case in exercise.cases or ("",):
-        right = forward(exercise, case, None)
-        given = forward(exercise, case, function)
-        bad = [name for name in right if not equal(given[name], right[name])]
-        if bad:
-            wrong = mistakes(own, lambda case=case: forward(exercise, case, None), right)
-            return [verdict(f"forwards: {name}", name, given, right, wrong) for name in bad]
-        right = backward(exercise, case, None)
+        correct = forward(exercise, case, None)
+        actual = forward(exercise, case, function)
+        wrong = [name for name in correct if not equal(actual[name], correct[name])]
+        if wrong:
+            bugs = bug_values(names, lambda case=case: forward(exercise, case, None), correct)
+            return [explain(f"forward pass: {n}", n, actual, correct, bugs) for n in wrong]
+        correct = backward(exercise, case, None)
         try:
-            given = backward(exercise, case, function)
+            actual = backward(exercise, case, function)
         except NotImplementedError:
-            raise NotImplementedError("forwards it is right; the way back is still to do") from None
-        errors = complex_steps(exercise, case, given)
-        bad = [n for n, error in errors.items() if not error <= gradcheck.COMPLEX_STEP_TOLERANCE]
-        if bad:
-            wrong = mistakes(own, lambda case=case: backward(exercise, case, None), right)
-            return [
-                verdict(f"backwards: the gradient of {n}", n, given, right, wrong, exercise.gates)
-                for n in bad
-            ]
+            raise NotImplementedError(
+                "the forward pass is correct; the backward pass is missing"
+            ) from None
+        errors = complex_steps(exercise, case, actual)
+        wrong = [n for n, error in errors.items() if not error <= COMPLEX_STEP_TOLERANCE]
+        if wrong:
+            bugs = bug_values(names, lambda case=case: backward(exercise, case, None), correct)
+            what = "backward pass: the gradient of"
+            return [explain(f"{what} {n}", n, actual, correct, bugs, exercise.gates) for n in wrong]
     return []
 
 
 def adam_path(cls: type) -> Values:
-    """Parameters after each of four steps."""
+    """Run four steps and return the parameters after each."""
     rng = numpy.random.default_rng(0)
     parameters = rng.standard_normal(12)
     optimiser, path = cls(parameters, learning_rate=0.1, beta1=0.8, beta2=0.95, epsilon=0.01), {}
@@ -228,29 +243,44 @@ def adam_path(cls: type) -> Values:
     return path
 
 
-def clipped(function: Callable) -> Values:
-    """The scales of a long and of a short gradient, each in three parts."""
-    long, short = [9.0, 16.0, 144.0], [0.09, 0.16, 1.44]
+def scales(function: Callable) -> Values:
+    """Compute the scales of a large and of a small gradient, each in three blocks."""
+    large, small = [9.0, 16.0, 144.0], [0.09, 0.16, 1.44]
     return {
-        "the scale of a long gradient": numpy.array(function(long, 2.0), dtype=float),
-        "the scale of a short gradient": numpy.array(function(short, 2.0), dtype=float),
+        "the scale of a large gradient": numpy.array(function(large, 2.0), dtype=float),
+        "the scale of a small gradient": numpy.array(function(small, 2.0), dtype=float),
     }
 
 
-def grade_values(names: tuple[str, ...], run: Callable, real: Callable, function: Callable) -> list:
-    """The same for what is no layer; only the first difference, as later ones follow from it."""
-    right, given = run(real), run(function)
-    for name in right:
-        if not equal(given[name], right[name]):
-            return [verdict(name, name, given, right, mistakes(names, lambda: run(real), right))]
+def grade_values(
+    names: tuple[str, ...], run: Callable, original: Callable, function: Callable
+) -> list[str]:
+    """Grade what is not a layer. Returns only the first difference: later ones follow from it."""
+    correct, actual = run(original), run(function)
+    for name in correct:
+        if not equal(actual[name], correct[name]):
+            bugs = bug_values(names, lambda: run(original), correct)
+            return [explain(name, name, actual, correct, bugs)]
     return []
 
 
-@numpy.errstate(all="ignore")  # what overflows is found in the results
+@numpy.errstate(all="ignore")  # overflow shows in the results
 def grade(name: str, function: Callable) -> list[str]:
-    """What is wrong with `function` as an answer to the exercise `name`: lines, none if right."""
+    """Grade a function or class.
+
+    Args:
+        name: name of the exercise.
+        function: the implementation to grade.
+
+    Returns:
+        Lines that explain what is wrong, none if it is correct.
+
+    Raises:
+        NotImplementedError: without a message if nothing is implemented, with a message if the
+            backward pass is missing.
+    """
     if name == "adam":
         return grade_values(("Adam.step", "Adam.update"), adam_path, adam.Adam, function)
     if name == "clip_scale":
-        return grade_values((name,), clipped, adam.clip_scale, function)
+        return grade_values((name,), scales, adam.clip_scale, function)
     return grade_layer(EXERCISES[name], function)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from minicap.captioner import Captioner, load
     from minicap.utils.errors import UserError
 
-if sys.argv[:1] == ["-m"]:  # `python -m minicap.train` is being imported, which takes a moment
+if sys.argv[:1] == ["-m"]:  # `python -m minicap.train` is importing, which takes a moment
     from minicap.utils.errors import interrupted_quietly
 
     sys.excepthook = interrupted_quietly
@@ -21,7 +21,7 @@ __all__ = ["Captioner", "UserError", "load"]
 
 
 def __getattr__(name: str):
-    """Import what is asked for when it is asked for: `import minicap` itself costs nothing."""
+    """Import the public names on first use, so that `import minicap` stays fast."""
     if name in ("Captioner", "load"):
         from minicap import captioner
 

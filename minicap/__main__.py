@@ -3,7 +3,9 @@
 import importlib
 import sys
 
+from minicap import __version__
 from minicap.utils import command_line
+from minicap.utils.errors import UserError
 
 COMMANDS = {
     "train": "train a captioner (by default on the shipped scenes)",
@@ -18,21 +20,22 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that the first argument names, or list all."""
-    name, *arguments = sys.argv[1:] or ["--help"]
-    if name in COMMANDS:
-        command = importlib.import_module(f"minicap.{name}")
-        command_line.run(lambda: command.main(arguments))
-    elif name == "--version":
-        from minicap import __version__
+    """Run the command that the first argument names, or list all commands."""
+    command_line.run(lambda: dispatch(*sys.argv[1:] or ["--help"]))
 
+
+def dispatch(name: str, *arguments: str) -> int | None:
+    """Run one command. Returns the exit status."""
+    if name in COMMANDS:
+        return importlib.import_module(f"minicap.{name}").main([*arguments])
+    if name == "--version":
         print(f"minicap {__version__}")
     elif name in ("-h", "--help"):
         print("usage: minicap COMMAND ... (minicap COMMAND --help lists its options)\n")
         print(*(f"  {each:10} {about}" for each, about in COMMANDS.items()), sep="\n")
     else:
-        print(f"error: {name}: no such command; there are {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(1)
+        raise UserError(f"unknown command {name!r}: choose from {', '.join(COMMANDS)}")
+    return None
 
 
 if __name__ == "__main__":

@@ -18,23 +18,24 @@ BATCH = 32  # photos that are encoded and captioned together
 
 @dataclass(frozen=True)
 class Options:
-    """Caption photos. Prints a line for each caption: the file, a tab, the caption."""
+    """Caption photos. Prints one line per caption: the file, a tab, the caption."""
 
     photos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
     """photos to caption: JPEG, PNG or another format that Pillow reads"""
     model: Path | None = None
-    """model.safetensors, as `minicap train` writes it (required)"""
+    """model.safetensors, from `minicap train` (required)"""
     ensemble: tuple[Path, ...] = ()
-    """more models, of the same vocabulary and encoder, that generate together with the first"""
+    """more models, with the same vocabulary and encoder, for an ensemble with the first"""
     encoder: Path | None = None
-    """ONNX file of the encoder the model was trained on [default: minicap's own, if it was that]"""
+    """ONNX file of the encoder the model was trained on [default: inception_v3.onnx, or minicap's
+    seeded encoder if the model was trained on it]"""
     count: int = 1
-    """captions for each photo: the best of the beam, which is at least this wide, or samples"""
+    """captions per photo: the best ones of the beam, which is at least this wide, or samples"""
     scores: bool = False
     """also print each caption's score: log-probability / length**length_penalty"""
     generation: GenerationConfig = BEAM
     seed: int = 0
-    """seed of the sampling"""
+    """seed for sampling"""
     device: Literal["cpu", "cuda"] = "cpu"
     """where to compute"""
 
@@ -45,18 +46,19 @@ class Options:
         if self.seed < 0:
             raise UserError("--seed must be 0 or more")
         if not self.model:
-            raise UserError("name a model: --model runs/scenes/model.safetensors, for example")
+            raise UserError("name a model, for example --model runs/scenes/model.safetensors")
         if not self.photos:
             raise UserError("name at least one photo")
         self.generation.check()
 
 
 def parse(arguments: list[str] | None = None) -> Options:
-    """Options from the command line. A model in the place of the first photo is still taken."""
+    """Parse the command line, also in the order of version 0.1: MODEL PHOTO..."""
     options = command_line.parse(Options, "caption", arguments)
     if not options.model and options.photos and options.photos[0].suffix == ".safetensors":
         model, *photos = options.photos
-        print(f"note: the new order is: minicap caption PHOTO... --model {model}", file=sys.stderr)
+        form = f"minicap caption PHOTO... --model {plain(model)}"
+        print(f"note: the new form is: {form}", file=sys.stderr)
         options = replace(options, model=model, photos=tuple(photos))
     return options
 

@@ -1,4 +1,4 @@
-"""From images to captions with one object: an encoder, models, and generation."""
+"""Caption images: joins an encoder, models and generation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 
 
 class Captioner:
-    """A model, or several that generate together, with the encoder it was trained on.
+    """A model or an ensemble, with the encoder it was trained on.
 
     Attributes:
-        models: with one vocabulary.
-        encoder: makes their features.
-        warning: "", or why the encoder may not be the right one: it has the model's weights in
-            another precision, or the model does not know its encoder.
+        models: one or more, with the same vocabulary.
+        encoder: computes their features.
+        warning: "", or why the encoder may be the wrong one (see Model.check_encoder).
     """
 
     def __init__(self, models: Sequence[Model], encoder: "Encoder"):
         """Join models and an encoder.
 
+        Args:
+            models: one or more, with the same vocabulary.
+            encoder: the encoder they were trained on.
+
         Raises:
-            UserError: models with different vocabularies, or trained on another encoder.
+            UserError: the vocabularies differ, or a model was trained on another encoder.
         """
         check_vocabularies(models)
         self.models, self.encoder = models, encoder
@@ -49,22 +52,22 @@ class Captioner:
         Args:
             images: paths, Pillow images or uint8 arrays (H, W, 3).
             config: how to generate.
-            count: how many captions to sample; the beam is at least this wide.
-            rng: for sampling.
+            count: number of samples, or minimum beam size.
+            rng: random number generator for sampling.
 
         Returns:
-            For each image all captions of its beam, best first, or `count` samples.
+            For each image, the captions of its final beam, best first, or `count` samples.
 
         Raises:
-            UnusableImage: an image that cannot be read. It is a UserError too.
-            UserError: what `minicap.generation.generate.generate` refuses.
+            UnusableImage: an image cannot be read. This is a UserError too.
+            UserError: an option is out of range (see `minicap.generation.generate.generate`).
         """
         if isinstance(images, str | Path):
-            raise UserError(f"{images}: give a list of photos, [{str(images)!r}]")
+            raise UserError(f"{images}: give a list of images, [{str(images)!r}]")
         return generate(self.models, self.encoder(images), config, count, rng)
 
     def words(self, caption: Caption) -> str:
-        """The caption as a sentence."""
+        """Return the caption's text."""
         return self.models[0].vocabulary.decode(caption.ids)
 
     def caption(self, images: Sequence, seed: int = 0, **options) -> list[str]:
@@ -72,11 +75,15 @@ class Captioner:
 
         Args:
             images: paths, Pillow images or uint8 arrays (H, W, 3).
-            seed: of the sampling.
+            seed: seed for sampling.
             **options: fields of GenerationConfig, such as beam_size=3 or temperature=0.8.
 
         Returns:
-            One sentence for each image: the best caption, or a sample.
+            The text of one caption for each image: the best, or a sample.
+
+        Raises:
+            UnusableImage: an image cannot be read.
+            UserError: an option is out of range.
 
         Example:
             >>> minicap.load("model.safetensors").caption(["dog.jpg"])
@@ -95,14 +102,19 @@ def load(
     """Load a captioner.
 
     Args:
-        path: a model file that `minicap train` wrote, or several whose models generate together.
-        encoder: the ONNX file that made the model's features. By default inception_v3.onnx in the
-            working folder, as `minicap export` writes it; or minicap's own encoder with seeded
-            weights, which is built on first use and kept.
-        device: "cpu" or "cuda", for both parts.
+        path: a model file from `minicap train`, or several for an ensemble.
+        encoder: the ONNX file of the encoder the model was trained on. By default
+            inception_v3.onnx in the current folder, as `minicap export` saves it. For a model
+            trained on minicap's encoder with seeded weights, by default that encoder, which is
+            built on first use and cached.
+        device: "cpu" or "cuda", for encoder and model.
 
     Raises:
-        UserError: a file that is missing, damaged or does not fit; no onnxruntime; no GPU.
+        UserError: a file is missing or damaged, or files do not fit together; onnxruntime is not
+            installed; there is no GPU.
+
+    Example:
+        >>> captioner = minicap.load("runs/scenes/model.safetensors")
     """
     from minicap.encoder.session import EXPORTED, SEEDED_ENCODER_ID, Encoder, seeded_encoder
 
@@ -114,11 +126,11 @@ def load(
     if encoder is None and EXPORTED.exists():
         encoder = EXPORTED
     if encoder is None:
-        name = known.get("name", "an encoder that its features file does not name")
+        name = known.get("name", "an unknown encoder")
         raise UserError(
-            f"{paths[0]}: trained on the {len(models[0].scaling.mean)} features of {name}: "
-            "give that encoder's ONNX file with --encoder (from Python: encoder=...)"
+            f"{paths[0]}: was trained on the {len(models[0].scaling.mean)} features of {name}: "
+            "name that encoder's ONNX file with --encoder (in Python: encoder=...)"
         )
-    # Images are prepared as they were for training: there is nothing to choose.
+    # Images must be preprocessed as for training.
     preprocessing = known.get("preprocessing", "").rpartition("-")[0] or None
     return Captioner(models, Encoder(encoder, device, preprocessing=preprocessing))

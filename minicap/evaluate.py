@@ -7,25 +7,29 @@ from pathlib import Path
 import tyro
 
 from minicap.evaluation.evaluate import evaluate
-from minicap.evaluation.evaluation import summary
 from minicap.evaluation.options import EvaluationOptions
+from minicap.evaluation.summary import summary
 from minicap.utils import command_line
+from minicap.utils.errors import UserError, plain
 
 
 @dataclass(frozen=True)
 class Options(EvaluationOptions):
     __doc__ = EvaluationOptions.__doc__
-    old: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """the model's place until version 0.2; use --model"""
+    old_model: tyro.conf.Positional[Path | None] = None
+    """the model, as earlier versions took it; use --model instead"""
 
 
 def parse(arguments: list[str] | None = None) -> EvaluationOptions:
-    """Options from the command line. A model without --model is still taken."""
+    """Parse the command line. A model without --model, the old form, is still accepted."""
     options = command_line.parse(Options, "evaluate", arguments)
-    if options.old and not options.model:
-        print(f"note: the new order is: minicap evaluate --model {options.old[0]}", file=sys.stderr)
-        options = replace(options, model=options.old[0])
-    return options
+    if not options.old_model:
+        return options
+    if options.model:
+        raise UserError(f"two models, {options.model} and {options.old_model}: use --ensemble")
+    model = plain(options.old_model)
+    print(f"note: the new form is: minicap evaluate --model {model}", file=sys.stderr)
+    return replace(options, model=options.old_model)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.check()
     evaluation, paths = evaluate(options)
     print(*summary(evaluation), sep="\n")
-    print(*(f"written   {path}" for path in paths), sep="\n")
+    print(*(f"wrote     {path}" for path in paths), sep="\n")
 
 
 if __name__ == "__main__":

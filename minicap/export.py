@@ -15,12 +15,12 @@ from minicap.utils import command_line
 class Options(ExportOptions):
     __doc__ = ExportOptions.__doc__
     weights: tyro.conf.Positional[Path | None] = None
-    """Keras' .h5, torchvision's .pth or timm's .safetensors [default: $MINICAP_INCEPTION_H5, else
-    Keras' file without its top, which is downloaded once, 88 MB]"""
+    """Keras .h5, torchvision .pth or timm .safetensors file [default: $MINICAP_INCEPTION_H5, else
+    Keras' weights without the classifier, downloaded once, 88 MB]"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 1 if a check failed."""
+    """Run the command; return the exit status, 1 if a check failed."""
     options = command_line.parse(Options, "export", arguments)
     options.validate()
     expected = None
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         expected = dict(zip(features.names, features.array, strict=True))
     path = export(options, expected)
     if path is None:
-        print("nothing is written")
+        print("the check failed; no file was written")
         return 1
     print(*description(path), sep="\n")
     encoder = "" if path == EXPORTED else f" --encoder {path}"

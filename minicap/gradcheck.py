@@ -17,19 +17,20 @@ from minicap.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Options:
-    """Check every backward pass in two ways. The exit status is 1 if one of them is wrong."""
+    """Check every backward pass by the complex step and by central differences. The exit status is
+    1 if a gradient is wrong."""
 
     seed: int = 0
-    """names the random inputs and directions"""
+    """seed of the random inputs and directions"""
     rounds: int = 3
-    """number of times everything is checked, each with other inputs; the worst error is printed"""
+    """number of checks, each with different inputs; the largest error is printed"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command. Returns the exit status."""
+    """Run the command and return its exit status: 0, or 1 if a gradient is wrong."""
     options = command_line.parse(Options, "gradcheck", arguments)
     if options.rounds < 1 or options.seed < 0:
-        raise UserError("--rounds must be 1 or more, --seed 0 or more")
+        raise UserError("--rounds must be at least 1 and --seed at least 0")
     worst: dict[tuple[str, str], numpy.ndarray] = {}
     for number in range(options.rounds):
         rng = numpy.random.default_rng([options.seed, number])
@@ -38,18 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
             differences = check_coordinates(loss, parameters)
             for name in parameters:
                 errors = numpy.array([steps[name], differences[name]])
-                # numpy.maximum, unlike max, never loses a NaN.
+                # numpy.maximum propagates NaN; max may drop it.
                 worst[case, name] = numpy.maximum(worst.get((case, name), 0.0), errors)
     tolerances = numpy.array([COMPLEX_STEP_TOLERANCE, CENTRAL_DIFFERENCE_TOLERANCE])
     wrong = 0
-    print(f"{'worst relative error':52}complex step  central differences")
+    print(f"{'largest relative error':52}complex step  central differences")
     for (case, name), errors in worst.items():
-        right = bool((errors <= tolerances).all())
-        wrong += not right
-        verdict = "" if right else "  WRONG"
-        print(f"{case:24}{name:28}{errors[0]:12.1e}{errors[1]:21.1e}{verdict}")
-    print(f"{'allowed':52}{tolerances[0]:12.1e}{tolerances[1]:21.1e}")
-    print(f"{wrong} of {len(worst)} are wrong" if wrong else f"all {len(worst)} are right")
+        correct = bool((errors <= tolerances).all())
+        wrong += not correct
+        mark = "" if correct else "  WRONG"
+        print(f"{case:24}{name:28}{errors[0]:12.1e}{errors[1]:21.1e}{mark}")
+    print(f"{'tolerance':52}{tolerances[0]:12.1e}{tolerances[1]:21.1e}")
+    count = len(worst)
+    print(
+        f"{wrong} of {count} gradients are wrong" if wrong else f"all {count} gradients are correct"
+    )
     return 1 if wrong else 0
 
 

@@ -1,4 +1,4 @@
-"""Train a captioner: `minicap train` (by default on the shipped scenes)."""
+"""`minicap train`: train a captioner on your data or on the shipped scenes."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ CHAPTER = Path(__file__).parents[1] / "docs/walkthrough/01-one-minute.md"
 
 
 def parse(arguments: list[str] | None = None) -> RunOptions:
-    """Options from the command line; their defaults are those of the recipe or resumed run."""
+    """Parse the options. Their defaults come from the recipe or from the resumed run."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--recipe", "--resume", "--captions"):
         first.add_argument(name, nargs="?")
@@ -31,19 +31,19 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
         saved = replace(RunOptions.from_json(about["options"], path), resume=path.parent)
         return saved.resumed_as(command_line.parse(RunOptions, "train", arguments, saved))
     name = chosen.recipe or ("flickr8k" if chosen.captions else "scenes")
-    known = name if name in RECIPES else "scenes"  # other names are refused below
+    known = name if name in RECIPES else "scenes"  # the parser refuses other names
     recipe = RECIPES[known]
     default = RunOptions(recipe=known, decoder=recipe.decoder, training=recipe.training)
     return command_line.parse(RunOptions, "train", arguments, default)
 
 
 def main(arguments: list[str] | None = None) -> int | None:
-    """Run the command. Returns the exit status."""
+    """Run the command and return its exit status."""
     options = parse(arguments)
     options.check()
     photos = find_photos(options.photos) if options.photos else None
     with open_run(options) as run:
-        if photos:  # ambiguous names are reported now, and not after the training
+        if photos:  # report ambiguous names before the training and not after it
             find_names(names_to_show(run.dataset), photos.names)
         print(*run.description(options), sep="\n", flush=True)
         try:
@@ -56,19 +56,19 @@ def main(arguments: list[str] | None = None) -> int | None:
 
 
 def report(run: Run, options: RunOptions, photos: PhotoSource | None) -> None:
-    """Print and draw what the best model does, and say where everything is."""
+    """Print and draw sample captions of the best model, and print the paths of all files."""
     path = run.folder / MODEL
     model = Model.load(path, run.trainer.xp)
-    drawn = options.data.captions is None
-    lines, entries = sample_captions(model, run.dataset, drawn, photos, options.seed)
+    scenes = options.data.captions is None
+    lines, entries = sample_captions(model, run.dataset, scenes, photos, options.seed)
     for line in [*lines, *run.warnings()]:
         print(line)
-    for picture in write_report(run.folder, run.progress.history, entries):
-        print(f"picture   {picture}")
-    print(f"model     {path}, of epoch {run.progress.best_epoch}; caption photos with")
+    for image in write_report(run.folder, run.progress.history, entries):
+        print(f"image     {image}")
+    print(f"model     {path} from epoch {run.progress.best_epoch}; caption your photos with")
     print(f"          minicap caption PHOTO... --model {path}")
     if CHAPTER.exists():
-        print(f"read on   {os.path.relpath(CHAPTER)}: how it works, line by line")
+        print(f"docs      {os.path.relpath(CHAPTER)} explains how it works, line by line")
 
 
 if __name__ == "__main__":

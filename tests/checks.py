@@ -1,4 +1,4 @@
-"""The gradient checks, as assertions that every layer's test file calls."""
+"""Gradient checks as assertions, for the tests of every layer."""
 
 import numpy
 
@@ -15,12 +15,12 @@ SEEDS = range(3)
 
 
 def assert_small(errors, tolerance):
-    """Every error is within `tolerance`: a NaN is not."""
+    """Assert that every error is at most `tolerance`. NaN fails."""
     assert all(error <= tolerance for error in errors.values()), errors
 
 
 def assert_complex_step(case):
-    """The layer's gradients agree with the complex step, for each input."""
+    """Assert that the gradients of a case of `layer_cases` agree with the complex step."""
     for seed in SEEDS:
         rng = numpy.random.default_rng(seed)
         layer, inputs = layer_cases(rng)[case]
@@ -29,9 +29,18 @@ def assert_complex_step(case):
 
 
 def assert_central_differences(case):
-    """The layer's gradients agree with central differences, in every coordinate."""
+    """Assert that they agree with central differences in every coordinate."""
     rng = numpy.random.default_rng(0)
     layer, inputs = layer_cases(rng)[case]
     assert_small(
         check_coordinates(as_loss(layer, inputs, rng), inputs), CENTRAL_DIFFERENCE_TOLERANCE
     )
+
+
+def cube(scale=1.0):
+    """Make a layer, y = x^3, whose backward pass is wrong by a factor."""
+
+    def layer(x):
+        return x**3, lambda dy: scale * 3 * x**2 * dy
+
+    return layer

@@ -1,4 +1,4 @@
-"""A web server on this machine, for tests of downloads."""
+"""A local web server for tests of downloads."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ OTHER = np.random.default_rng(1).bytes(300_000)
 
 
 class Server:
-    """Answers each request with the next of `answers` (the last one again and again)."""
+    """Answers each request with the next of `answers`; the last one is repeated."""
 
     def __init__(self, *answers: Callable):
         self.answers, self.asked, self.sent = list(answers), [], 0
@@ -40,7 +40,7 @@ class Server:
 
         class Quiet(ThreadingHTTPServer):
             def handle_error(self, request, address):
-                pass  # clients hang up, here on purpose
+                pass  # tests close connections on purpose
 
         self.http = Quiet(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
@@ -53,7 +53,7 @@ class Server:
 
 
 def good(content: bytes = FILE, cut: int | None = None, **extra) -> Callable:
-    """A server as it should be, with ranges. `cut`: the line breaks after this many bytes."""
+    """A correct answer, with ranges. `cut`: the connection breaks after this many bytes."""
 
     def answer(request):
         asked = request.headers["Range"]

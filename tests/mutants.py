@@ -1,7 +1,7 @@
-"""Plausible bugs, and for each the test that must find it.
+"""Plausible bugs (mutants), each with the test that must catch it.
 
-A mutant is a small edit of the real source of one function. `planted` puts it in the place of
-the real function, everywhere, for as long as a `with` block lasts.
+A mutant is a small edit of the source of one function. `planted` runs it in place of the original
+within a `with` block.
 """
 
 import contextlib
@@ -11,13 +11,10 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests import (
-    test_backend,
-    test_choosing,
-    test_decoder,
-    test_generate,
-)
+from tests import test_backend
 from tests.data import test_batches
+from tests.generation import test_beam_search, test_sampling
+from tests.model import test_decoder
 from tests.nn import (
     test_adam,
     test_cross_entropy,
@@ -30,25 +27,35 @@ from tests.nn import (
 
 @dataclass(frozen=True)
 class Mutant:
+    """A bug.
+
+    Attributes:
+        name: describes it.
+        function: "module:function" or "module:Class.method", without the leading "minicap.".
+        old: text that occurs exactly once in the function's source.
+        new: text that replaces it.
+        caught_by: the test that must fail.
+    """
+
     name: str
-    function: str  # "module.function" or "module.Class.method", without the leading "minicap."
-    old: str  # occurs exactly once in the function's source
+    function: str
+    old: str
     new: str
     caught_by: Callable[[], None]
 
 
 @contextlib.contextmanager
 def planted(mutant):
-    """The function runs the mutant's code instead of its own, whoever has imported it."""
+    """Make the function run the mutant's code, also where it is already imported."""
     module_name, function_name = mutant.function.split(":")
     module = importlib.import_module(f"minicap.{module_name}")
     function = module
     for name in function_name.split("."):
         function = getattr(function, name)
-    function = inspect.unwrap(function)  # whatever its decorators do, they do to the mutant
+    function = inspect.unwrap(function)  # the decorators stay and apply to the mutant
     source = textwrap.dedent(inspect.getsource(function))
     if source.count(mutant.old) != 1:
-        raise LookupError(f"{mutant.name}: not exactly once in {mutant.function}: {mutant.old!r}")
+        raise LookupError(f"{mutant.name}: {mutant.function} must have {mutant.old!r} exactly once")
     namespace = dict(vars(module))
     exec(compile(source.replace(mutant.old, mutant.new), f"<{mutant.name}>", "exec"), namespace)
     original = function.__code__
@@ -61,13 +68,14 @@ def planted(mutant):
 
 DENSE, ELU = "nn.dense:dense", "nn.dense:elu"
 STEP, LSTM = "nn.lstm:lstm_step", "nn.lstm:lstm"
-OPEN, CELL_BACK = "nn.lstm:gate_activations", "nn.lstm:cell_backward"
+GATES, CELL_BACKWARD = "nn.lstm:gate_activations", "nn.lstm:cell_backward"
 LOSS = "nn.cross_entropy:project_cross_entropy"
-OUTPUTS, DECODER, ADAM = "decoder:outputs", "decoder:caption_loss", "nn.adam:Adam.update"
-BLOCKS, CLIP = "backend:blocks", "nn.adam:clip_scale"
-SEARCH, BANS = "generate:_search", "generate:_bans"
+OUTPUTS, DECODER = "model.decoder:Decoder.outputs", "model.decoder:Decoder.loss"
+ADAM, CLIP, BLOCKS = "nn.adam:Adam.update", "nn.adam:clip_scale", "backend:blocks"
+SEARCH, BANS = "generation.beam_search:_search", "generation.beam_search:_banned_ids"
+SCORES = "generation.beam_search:Hypotheses.scores"
 
-# Wrong backward passes beside right forward passes: the complex step finds every one of them.
+# A wrong backward pass of a correct forward pass. The complex step catches every one of them.
 BACKWARD = [
     Mutant(
         "dense: no bias gradient",
@@ -84,7 +92,7 @@ BACKWARD = [
         test_dense.test_complex_step,
     ),
     Mutant(
-        "dense: W in the place of its transpose",
+        "dense: W in place of its transpose",
         DENSE,
         "dz @ Wb[:-1].T",
         "dz @ Wb[:-1]",
@@ -98,7 +106,7 @@ BACKWARD = [
         test_dense.test_complex_step,
     ),
     Mutant(
-        "dense: the activation's slope forgotten",
+        "dense: no slope of the activation",
         DENSE,
         "dz = activation_backward(dy) if activation else dy",
         "dz = dy",
@@ -112,28 +120,28 @@ BACKWARD = [
         test_dense.test_complex_step_with_elu_and_square_weights,
     ),
     Mutant(
-        "elu: exp of the output instead of the input",
+        "elu: exp of the output, not of the input",
         ELU,
         "dy * (xp.minimum(y, 0) + 1)",
         "dy * xp.exp(xp.minimum(y, 0))",
         test_dense.test_complex_step_with_elu_and_square_weights,
     ),
     Mutant(
-        "dropout: no mask on the way back",
+        "dropout: no mask in the backward pass",
         "nn.dropout:dropout",
         "return dy * mask",
         "return dy",
         test_dropout.test_complex_step,
     ),
     Mutant(
-        "dropout: mask twice on the way back",
+        "dropout: mask twice in the backward pass",
         "nn.dropout:dropout",
         "return dy * mask",
         "return dy * mask * mask",
         test_dropout.test_complex_step,
     ),
     Mutant(
-        "dropout: mask without its scale on the way back",
+        "dropout: mask without its scale in the backward pass",
         "nn.dropout:dropout",
         "return dy * mask",
         "return dy * (mask > 0)",
@@ -162,21 +170,21 @@ BACKWARD = [
     ),
     Mutant(
         "lstm_step: gradients of i and j swapped",
-        CELL_BACK,
+        CELL_BACKWARD,
         "(dc, j, out=di)  # from 2\n    xp.multiply(dc, i, out=dj)",
         "(dc, i, out=di)\n    xp.multiply(dc, j, out=dj)",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
         "lstm_step: gradients of f and o swapped",
-        CELL_BACK,
+        CELL_BACKWARD,
         "out=df)  # from 2\n    xp.multiply(dh, t, out=do)",
         "out=do)\n    xp.multiply(dh, t, out=df)",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
         "lstm_step: no slope of tanh(c)",
-        CELL_BACK,
+        CELL_BACKWARD,
         "dh * o * (1 - t * t)",
         "dh * o",
         test_lstm.test_complex_step_of_a_step,
@@ -189,56 +197,56 @@ BACKWARD = [
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
-        "lstm_step: the new cell instead of the old at the forget gate",
+        "lstm_step: c' in place of c at the forget gate",
         STEP,
         "cell_backward(dh, dc, c, t,",
         "cell_backward(dh, dc, c_next, t,",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
-        "lstm_step: the cell instead of its tanh at the output gate",
-        CELL_BACK,
+        "lstm_step: c' in place of tanh(c') at the output gate",
+        CELL_BACKWARD,
         "xp.multiply(dh, t, out",
         "xp.multiply(dh, xp.arctanh(t), out",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
-        "lstm_step: dc not carried from the next step",
-        CELL_BACK,
+        "lstm_step: no dc from the next step",
+        CELL_BACKWARD,
         "dc = dc + dh * o",
         "dc = dh * o",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
-        "lstm_step: dc goes back without the forget gate",
-        CELL_BACK,
+        "lstm_step: dc without the forget gate",
+        CELL_BACKWARD,
         "return dc * f",
         "return dc",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
-        "lstm: dh not carried from the next step",
+        "lstm: no dh from the next step",
         LSTM,
         "dh_t = dh[rows] + carry_h[:size]",
         "dh_t = dh[rows]",
         test_lstm.test_complex_step_of_ragged_sequences,
     ),
     Mutant(
-        "lstm: dh of other sequences carried",
+        "lstm: dh from other sequences",
         LSTM,
         "dh[rows] + carry_h[:size]",
         "dh[rows] + carry_h[-size:]",
         test_lstm.test_complex_step_of_ragged_sequences,
     ),
     Mutant(
-        "lstm: dh of all later steps carried at once",
+        "lstm: dh summed over all later steps",
         LSTM,
         "multiply_few_rows(dz_t, UT, carry_h[:size])",
         "carry_h[:size] += dz_t @ UT",
         test_lstm.test_complex_step_of_ragged_sequences,
     ),
     Mutant(
-        "lstm: h after the step instead of before it in dU",
+        "lstm: h after the step, not before it, in dU",
         LSTM,
         "xp.matmul(h_before.T, dz",
         "xp.matmul(h_after.T, dz",
@@ -259,42 +267,42 @@ BACKWARD = [
         test_lstm.test_complex_step_of_ragged_sequences,
     ),
     Mutant(
-        "loss: the target's 1 forgotten",
+        "loss: no 1 at the target",
         LOSS,
         "e[rows, targets] -= s",
         "pass",
         test_cross_entropy.test_complex_step,
     ),
     Mutant(
-        "loss: 1 taken from e, which is not normalised yet",
+        "loss: 1 subtracted before normalisation",
         LOSS,
         "e[rows, targets] -= s",
         "e[rows, targets] -= 1",
         test_cross_entropy.test_complex_step,
     ),
     Mutant(
-        "loss: never normalised",
+        "loss: not normalised",
         LOSS,
         "(scale * dloss / s)[:, None]",
         "(scale * dloss + 0 * s)[:, None]",
         test_cross_entropy.test_complex_step,
     ),
     Mutant(
-        "loss: weights forgotten on the way back",
+        "loss: no weights in the backward pass",
         LOSS,
         "(scale * dloss / s)[:, None]",
         "(dloss / divisor / s)[:, None]",
         test_cross_entropy.test_complex_step,
     ),
     Mutant(
-        "loss: gradient from above ignored",
+        "loss: upstream gradient ignored",
         LOSS,
         "(scale * dloss / s)[:, None]",
         "(scale / s)[:, None]",
         test_cross_entropy.test_complex_step,
     ),
     Mutant(
-        "loss: gradient divided by the number of rows once more",
+        "loss: gradient also divided by the number of rows",
         LOSS,
         "(scale * dloss / s)[:, None]",
         "(scale * dloss / s / len(s))[:, None]",
@@ -315,18 +323,18 @@ BACKWARD = [
         test_cross_entropy.test_complex_step,
     ),
     Mutant(
-        "decoder: each photo's gradient from its first word only",
+        "decoder: each image's gradient from its first word only",
         OUTPUTS,
-        "back_deal_photos(dzx)",
-        "dzx[: len(photo)]",
-        test_decoder.test_complex_step_of_a_photo_that_is_always_seen,
+        "back_gather_images(dzx)",
+        "dzx[: len(image)]",
+        test_decoder.test_complex_step_with_the_image_at_every_step,
     ),
     Mutant(
-        "decoder: dropout of the features only where they make h0",
+        "decoder: no dropout of the features in dV",
         OUTPUTS,
-        "matmul(photo.T, ",
+        "matmul(image.T, ",
         "matmul(batch.features.T, ",
-        test_decoder.test_complex_step_of_a_photo_that_is_always_seen,
+        test_decoder.test_complex_step_with_the_image_at_every_step,
     ),
     Mutant(
         "decoder: dh0 without dc0",
@@ -336,189 +344,190 @@ BACKWARD = [
         test_decoder.test_complex_step_trained,
     ),
     Mutant(
-        "decoder: dropout of the logit bottleneck only on the way forward",
+        "decoder: no dropout of the logit bottleneck in the backward pass",
         OUTPUTS,
         "dy = back_dropout_y(dy)",
         "pass",
         test_decoder.test_complex_step_trained_with_dropout,
     ),
     Mutant(
-        "decoder: dropout before dense layers only on the way forward",
-        "decoder:dense_layers",
+        "decoder: no dropout before dense layers in the backward pass",
+        "model.decoder:Decoder.dense_layers",
         "back_dropout(dx) if needed else None",
         "dx",
         test_decoder.test_complex_step_trained_with_dropout,
     ),
 ]
 
-# Right derivatives of the wrong function, and optimisers: the complex step is blind to these.
+# A wrong forward pass with a matching backward pass, a wrong optimiser or wrong generation. The
+# complex step cannot catch these.
 OTHER = [
     Mutant(
         "lstm_step: no forget bias",
-        OPEN,
+        GATES,
         "xp.add(z, shift, out",
         "xp.add(z, 0, out",
-        test_lstm.test_untrained_cell_remembers,
+        test_lstm.test_the_forget_bias_is_1,
     ),
     Mutant(
-        "lstm_step: gates f and o swapped, forwards and backwards",
+        "lstm_step: gates f and o swapped in both passes",
         "nn.lstm:split_gates",
         "a[:, 2 * H : 3 * H], a[:, 3 * H :]",
         "a[:, 3 * H :], a[:, 2 * H : 3 * H]",
-        test_lstm.test_step_is_tensorflows_cell_number_by_number,
+        test_lstm.test_one_step_agrees_with_tensorflows_formula,
     ),
     Mutant(
-        "loss: log-sum-exp without its shift given back",
+        "loss: shift not added back after log",
         LOSS,
         "xp.log(s) + shift - target_logits",
         "xp.log(s) - target_logits",
         test_cross_entropy.test_huge_logits_do_not_overflow,
     ),
     Mutant(
-        "loss: a hit for every word",
+        "loss: every word counted as correct",
         LOSS,
         "target_logits.real == shift",
         "target_logits.real <= shift",
-        test_cross_entropy.test_hits_say_where_the_target_is_the_likeliest,
+        test_cross_entropy.test_correct_is_where_the_target_has_the_largest_logit,
     ),
     Mutant(
         "decoder: divided by the number of captions",
         DECODER,
         "divisor = batch.targets.shape[0] if",
         "divisor = batch.features.shape[0] if",
-        test_decoder.test_writing_word_by_word_equals_the_loss,
+        test_decoder.test_generation_step_by_step_equals_the_loss,
     ),
     Mutant(
         "decoder: divided by N * T, padding counted",
         DECODER,
         "divisor = batch.targets.shape[0] if",
-        "divisor = batch.features.shape[0] * len(batch.sizes) if",
-        test_decoder.test_writing_word_by_word_equals_the_loss,
+        "divisor = batch.features.shape[0] * len(batch.batch_sizes) if",
+        test_decoder.test_generation_step_by_step_equals_the_loss,
     ),
     Mutant(
-        "decoder: writing starts every step from an empty cell",
-        "decoder:next_word",
-        "step(z, c, out=z)",
-        "step(z, 0 * c, out=z)",
-        test_decoder.test_writing_word_by_word_equals_the_loss,
+        "decoder: generation resets the cell state at every step",
+        "model.decoder:Decoder.step",
+        "lstm_step(z, c, out=z)",
+        "lstm_step(z, 0 * c, out=z)",
+        test_decoder.test_generation_step_by_step_equals_the_loss,
     ),
     Mutant(
         "search: states not re-ordered with their hypotheses",
         SEARCH,
         "tuple(array[row] for array in state)",
         "tuple(array[numpy.sort(row)] for array in state)",
-        test_generate.test_scores_of_a_beam_are_those_of_training,
+        test_beam_search.test_scores_of_a_beam_are_those_of_training,
     ),
     Mutant(
-        "search: finished captions go on",
+        "search: finished captions are extended",
         SEARCH,
-        "pool.finished[new] = ids == rules.end",
-        "pool.finished[new] = False",
-        test_generate.test_a_wide_beam_is_the_whole_tree,
+        "candidates.finished[new] = ids == constraints.end",
+        "candidates.finished[new] = False",
+        test_beam_search.test_a_wide_beam_is_the_whole_tree,
     ),
     Mutant(
-        "search: finished captions are forgotten",
+        "search: finished captions are dropped",
         SEARCH,
-        "frozen = numpy.flatnonzero(held.finished)",
-        "frozen = numpy.flatnonzero(held.finished)[:0]",
-        test_generate.test_a_wide_beam_is_the_whole_tree,
+        " finished = numpy.flatnonzero(beam.finished)",
+        " finished = numpy.flatnonzero(beam.finished)[:0]",
+        test_beam_search.test_a_wide_beam_is_the_whole_tree,
     ),
     Mutant(
-        "search: the beam is shared by all pictures",
+        "search: one beam for all images",
         SEARCH,
-        "numpy.searchsorted(picture, picture)",
+        "numpy.searchsorted(image, image)",
         "0",
-        test_generate.test_order_changes_no_caption,
+        test_beam_search.test_order_changes_no_caption,
     ),
     Mutant(
-        "search: likelier captions last",
+        "search: best captions last",
         SEARCH,
-        "-pool.scores",
-        "pool.scores",
-        test_generate.test_a_wide_beam_is_the_whole_tree,
+        "-candidates.scores",
+        "candidates.scores",
+        test_beam_search.test_a_wide_beam_is_the_whole_tree,
     ),
     Mutant(
         "search: #END# does not count as a word",
-        "generate:Hypotheses.scores",
+        SCORES,
         "numpy.maximum(self.length, 1)",
         "numpy.maximum(self.length - self.finished, 1)",
-        test_generate.test_a_wide_beam_is_the_whole_tree,
+        test_beam_search.test_a_wide_beam_is_the_whole_tree,
     ),
     Mutant(
-        "search: all captions are as long as the longest",
-        "generate:Hypotheses.scores",
+        "search: every score divided by the largest length",
+        SCORES,
         "numpy.maximum(self.length, 1)",
         "max(self.length.max(initial=1), 1)",
-        test_generate.test_a_wide_beam_is_the_whole_tree,
+        test_beam_search.test_a_wide_beam_is_the_whole_tree,
     ),
     Mutant(
-        "search: an ensemble adds up its logits",
-        "generate:beam_search",
+        "search: an ensemble sums its logits",
+        "generation.beam_search:beam_search",
         "Wb /= len(decoders)",
         "pass",
-        test_generate.test_decoders_write_by_the_mean_of_their_log_probabilities,
+        test_beam_search.test_an_ensemble_averages_log_probabilities,
     ),
     Mutant(
-        "search: all pictures draw with the first one's luck",
+        "search: all images use the first one's random numbers",
         SEARCH,
-        "chances[held.picture[going], step]",
-        "chances[0 * held.picture[going], step]",
-        test_generate.test_drawn_captions_come_as_often_as_they_are_likely,
+        "uniform[beam.image[unfinished], step]",
+        "uniform[0 * beam.image[unfinished], step]",
+        test_beam_search.test_samples_follow_the_model_s_distribution,
     ),
     Mutant(
         "bans: only the last word is compared",
         BANS,
         ".all(axis=2)",
         "[:, :, -1:].all(axis=2)",
-        test_generate.test_no_triple_of_words_is_blocked_that_is_new,
+        test_beam_search.test_new_ngrams_are_not_banned,
     ),
     Mutant(
         "bans: #END# one word too late",
         BANS,
-        "if t < writing.min_length",
-        "if t <= writing.min_length",
-        test_generate.test_min_length_is_the_least_and_no_more,
+        "if t < config.min_length",
+        "if t <= config.min_length",
+        test_beam_search.test_min_length_bans_shorter_captions_only,
     ),
     Mutant(
-        "candidates: banned words taken out of the probability",
-        "choosing:candidates",
-        "e[every, bans] = barred",
+        "extensions: banned words left out of the softmax",
+        "generation.sampling:extensions",
+        "e[every, bans] = banned",
         "pass",
-        test_generate.test_scores_of_a_beam_are_those_of_training,
+        test_beam_search.test_scores_of_a_beam_are_those_of_training,
     ),
     Mutant(
-        "likeliest: the word found last is lost to the probability",
-        "choosing:likeliest",
+        "likeliest: the last word's logit not restored",
+        "generation.sampling:likeliest",
         "reversed(range(k))",
         "reversed(range(k - 1))",
-        test_generate.test_scores_of_a_beam_are_those_of_training,
+        test_beam_search.test_scores_of_a_beam_are_those_of_training,
     ),
     Mutant(
-        "draw: the same chance twice",
-        "choosing:draw",
-        "_place(stretches[every, stretch], left)",
-        "_place(stretches[every, stretch], xp.minimum(chance, BELOW_1))",
-        test_choosing.test_draws_from_a_hundred_words,
+        "sample: the same random number twice",
+        "generation.sampling:sample",
+        "_inverse_cdf(blocks[every, block], rest)",
+        "_inverse_cdf(blocks[every, block], xp.minimum(uniform, BELOW_1))",
+        test_sampling.test_samples_from_a_hundred_words,
     ),
     Mutant(
-        "draw: times the temperature instead of divided by it",
-        "choosing:draw",
+        "sample: multiplied by the temperature, not divided",
+        "generation.sampling:sample",
         "/ max(temperature, 1e-30)",
         "* max(temperature, 1e-30)",
-        test_choosing.test_draws_are_from_the_set,
+        test_sampling.test_samples_are_from_the_set,
     ),
     Mutant(
-        "likely: the nucleus is one word short",
-        "choosing:likely",
-        "more = (so_far <",
-        "more = (so_far[:, 1:] <",
-        test_choosing.test_each_row_has_its_own_set,
+        "nucleus: one word short",
+        "generation.sampling:nucleus",
+        "more = (cumulative <",
+        "more = (cumulative[:, 1:] <",
+        test_sampling.test_each_row_has_its_own_set,
     ),
     Mutant(
         "batches: each word's target is the word itself",
         "data.batches:pack",
-        "by_step[1 : steps + 1][going]",
-        "by_step[:steps][going]",
+        "by_step[1 : steps + 1][active]",
+        "by_step[:steps][active]",
         test_batches.test_the_layout_in_the_docstring,
     ),
     Mutant(
@@ -533,7 +542,7 @@ OTHER = [
         "backend:add_rows",
         "target[id_] +=",
         "target[id_] =",
-        test_backend.test_repeated_ids_are_added_every_time,
+        test_backend.test_add_rows_adds_repeated_ids,
     ),
     Mutant(
         "adam: no bias correction",
@@ -580,26 +589,26 @@ OTHER = [
     Mutant(
         "adam: only the first block is updated",
         BLOCKS,
-        "range(share * block, rows, shares * block)",
-        "range(share * block, block, block)",
-        test_adam.test_every_block_is_updated_alike,
+        "range(worker * block, rows, num_workers * block)",
+        "range(worker * block, block, block)",
+        test_adam.test_the_block_size_does_not_change_the_update,
     ),
     Mutant(
-        "adam: shares overlap",
+        "adam: blocks of the workers overlap",
         BLOCKS,
-        "shares * block)",
+        "num_workers * block)",
         "block)",
-        test_adam.test_shares_of_a_step_change_nothing,
+        test_adam.test_the_update_does_not_depend_on_the_number_of_workers,
     ),
     Mutant(
-        "clip: each part by itself",
+        "clip: each block separately",
         CLIP,
         "math.sqrt(math.fsum(map(float, squares)))",
         "max(map(math.sqrt, squares))",
-        test_adam.test_clipping_is_over_all_parts_together,
+        test_adam.test_clipping_uses_the_global_norm,
     ),
     Mutant(
-        "clip: short gradients are lengthened",
+        "clip: small gradients are scaled up",
         CLIP,
         "if norm > limit else 1.0",
         "if norm > 0 else 1.0",
@@ -610,6 +619,6 @@ OTHER = [
         CLIP,
         "math.sqrt(math.fsum(map(float, squares)))",
         "math.fsum(map(float, squares))",
-        test_adam.test_clipping_is_over_all_parts_together,
+        test_adam.test_clipping_uses_the_global_norm,
     ),
 ]

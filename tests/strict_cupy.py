@@ -1,11 +1,11 @@
-"""A stand-in for CuPy on machines that have no GPU: NumPy arrays that pretend to lie on a device.
+"""A fake CuPy for machines without a GPU: its arrays are NumPy arrays that only it accepts.
 
-It raises where CuPy raises: NumPy's functions and `numpy.asarray` refuse its arrays, its own
-functions refuse NumPy's, and only what is listed here exists. In a few places it is stricter, to
-find what would be slow on a GPU: CuPy copies NumPy arrays that are used as indexes to the device
-without a word, lets one iterate over an array (a transfer for each row), and sends NumPy's
-ufuncs to its own. `empty` is filled with NaN, so that nothing relies on what lay there before.
-What only a GPU can show (kernels, streams, the order of atomic additions) it cannot show.
+It raises where CuPy raises: NumPy's functions and `numpy.asarray` reject its arrays, its functions
+reject NumPy's arrays, and it has only the functions listed here. It also raises in a few cases that
+CuPy allows but that are slow on a GPU: NumPy arrays as indexes (a copy to the device), iterating
+over an array (a transfer per row) and NumPy's ufuncs. `empty` returns NaN, so that nothing relies
+on uninitialised memory. It cannot test what needs a GPU: kernels, streams and the order of atomic
+additions.
 """
 
 import operator
@@ -18,11 +18,11 @@ ELEMENTWISE += ["add", "subtract", "multiply", "divide"]
 FUNCTIONS = ["zeros", "zeros_like", "ones", "full", "arange", "concatenate", "argmax", "matmul"]
 FUNCTIONS += ["sort", "stack", "ascontiguousarray"]
 
-dtypes_made: set[numpy.dtype] = set()  # of every array since the set was last cleared
+created_dtypes: set[numpy.dtype] = set()  # of all arrays since the set was last cleared
 
 
 def on_host(value):
-    """What NumPy needs to compute; TypeError if there is an array of the host's among it."""
+    """Unwrap arrays, also in tuples and lists. TypeError for an array on the host."""
     if isinstance(value, ndarray | Traced):
         return value._host
     if isinstance(value, numpy.ndarray):
@@ -33,17 +33,20 @@ def on_host(value):
 
 
 def on_device(value):
+    """Wrap an array or a number."""
     return ndarray(numpy.asarray(value))
 
 
 class ndarray:
+    """An array on the fake device."""
+
     __array_ufunc__ = None  # numpy.exp(x) and a_numpy_array * x: TypeError
     __hash__ = None  # type: ignore[assignment]
     __iter__ = None
 
     def __init__(self, host):
         self._host = host
-        dtypes_made.add(host.dtype)
+        created_dtypes.add(host.dtype)
 
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
@@ -73,7 +76,7 @@ class ndarray:
     def __len__(self):
         return len(self._host)
 
-    # These wait for the GPU and copy one number: allowed.
+    # Allowed: these wait for the GPU and copy one number.
     def __float__(self):
         return float(self._host)
 
@@ -88,21 +91,21 @@ class ndarray:
 
 
 class Traced:
-    """What an array is within a fused function: it has operators, and nothing else."""
+    """The placeholder for an array in a fused function: it has operators only."""
 
     __array_ufunc__ = None
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, host):
         self._host = host
-        dtypes_made.add(host.dtype)
+        created_dtypes.add(host.dtype)
 
     def __bool__(self):
         raise TypeError("Can't cast to bool")
 
 
 def _operators(kind, name, function):
-    """Gives `kind` x + y, y + x and, where Python has it, x += y."""
+    """Add x + y, y + x and, if Python has it, x += y to the class `kind`."""
 
     def forward(self, other):
         return kind(numpy.asarray(function(self._host, on_host(other))))
@@ -116,7 +119,7 @@ def _operators(kind, name, function):
         in_place_function = getattr(operator, f"i{name}")
 
         def in_place(self, other):
-            in_place_function(self._host, on_host(other))  # in the device's own memory
+            in_place_function(self._host, on_host(other))  # in place
             return self
 
         setattr(kind, f"__i{name}__", in_place)
@@ -129,7 +132,7 @@ for _name in ["add", "sub", "mul", "truediv", "lt", "le", "eq", "ne", "gt", "ge"
 
 
 def _on_device_only(function, elementwise=False):
-    """`function` for device arrays: out= is on the device too, and is what comes back."""
+    """Make `function` accept and return arrays on the device only, including out=."""
 
     def call(*args, out=None, **options):
         kind = Traced if any(isinstance(x, Traced) for x in args) else ndarray
@@ -147,27 +150,26 @@ def _on_device_only(function, elementwise=False):
 
 
 def fuse(kernel_name):
-    """Calls the function with Traced for all arrays. It may return Traced, several of them, or
-    nothing."""
+    """Call the function with a Traced for each array. It returns a Traced, several, or None."""
 
     def decorator(function):
         def call(*args):
             for x in args:
                 if not isinstance(x, ndarray | float | int | bool):
                     raise TypeError(f"Invalid argument type for {kernel_name!r}: {type(x)}")
-            given = [Traced(x._host) if isinstance(x, ndarray) else x for x in args]
+            traced = [Traced(x._host) if isinstance(x, ndarray) else x for x in args]
             largest = numpy.broadcast_shapes(*[x.shape for x in args if isinstance(x, ndarray)])
             before = [x._host.copy() for x in args if isinstance(x, ndarray)]
-            found = function(*given)
+            result = function(*traced)
             after = [x._host for x in args if isinstance(x, ndarray)]
             for old, new in zip(before, after, strict=True):
                 if new.shape != largest and not numpy.array_equal(old, new, equal_nan=True):
-                    raise ValueError("an array that is filled in is smaller than others")
-            if found is None:
+                    raise ValueError("an output array is smaller than others")
+            if result is None:
                 return None
-            if isinstance(found, Traced):
-                return ndarray(found._host)
-            return tuple(ndarray(x._host) for x in found)
+            if isinstance(result, Traced):
+                return ndarray(result._host)
+            return tuple(ndarray(x._host) for x in result)
 
         return call
 
@@ -188,12 +190,12 @@ def _empty(shape, dtype=float):
 
 
 def _scatter_add(target, ids, rows):
-    """Ids that are out of range come in again at the other end, without a word, as in CuPy."""
+    """Add rows. Ids out of range wrap around without an error, as in CuPy."""
     numpy.add.at(target._host, on_host(ids) % len(target), on_host(rows))
 
 
 def modules() -> dict[str, types.ModuleType]:
-    """The stand-ins, by the names under which sys.modules must have them."""
+    """Make the fake modules, by their names in sys.modules."""
     cupy, cupyx = types.ModuleType("cupy"), types.ModuleType("cupyx")
     cupy.ndarray = ndarray
     cupy.asarray = lambda x: x if isinstance(x, ndarray) else on_device(numpy.array(x))

@@ -1,4 +1,4 @@
-"""The one place that knows NumPy from CuPy. (What runs on a device: test_device.py.)"""
+"""The backend on a CPU, and without a GPU. (On a GPU: test_device.py.)"""
 
 import contextlib
 import sys
@@ -19,14 +19,14 @@ from minicap.backend import (
 from minicap.utils.errors import UserError
 
 
-def test_cpu_is_numpy():
+def test_the_cpu_uses_numpy():
     x = numpy.ones(2)
     assert device_module("cpu") is numpy is array_module(x)
     assert to_device(x, numpy) is x and to_host(x) is x
 
 
-def test_repeated_ids_are_added_every_time():
-    """To what is there already; against numpy.add.at, on ids in no order."""
+def test_add_rows_adds_repeated_ids():
+    """The result agrees with numpy.add.at, for unsorted ids and a table that is not zero."""
     rng = numpy.random.default_rng(0)
     target, ids = rng.standard_normal((5, 3)), rng.integers(0, 5, 40)
     rows = rng.standard_normal((40, 3))
@@ -36,7 +36,7 @@ def test_repeated_ids_are_added_every_time():
     numpy.testing.assert_allclose(target, expected, rtol=0, atol=1e-14)
 
 
-def test_adding_no_rows_adds_nothing():
+def test_add_rows_accepts_no_rows():
     target = numpy.ones((2, 2))
     add_rows(target, numpy.array([], dtype=int), numpy.empty((0, 2)))
     assert (target == 1).all()
@@ -55,7 +55,7 @@ def too_old():
 
 
 @pytest.mark.parametrize(
-    ("cupy", "says"),
+    ("cupy", "message"),
     [
         (None, "cannot be imported"),  # None in sys.modules makes `import cupy` fail
         (fake_cupy(lambda: 0), "finds no GPU"),
@@ -63,23 +63,23 @@ def too_old():
     ],
     ids=["no CuPy", "no GPU", "no driver"],
 )
-def test_cuda_that_is_not_there_is_one_clear_line(monkeypatch, cupy, says):
+def test_missing_cuda_is_one_line_with_a_remedy(monkeypatch, cupy, message):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         device_module("cuda")
     text = str(error.value)
     assert "\n" not in text and "--device cuda" in text and "--device cpu" in text
 
 
-def test_an_unknown_device_is_named():
+def test_an_unknown_device_raises():
     with pytest.raises(UserError, match="'tpu'.*cpu, cuda"):
         device_module("tpu")
 
 
-def test_one_blas_thread_for_as_long_as_anyone_needs_it():
-    """Two users that overlap: when the last one leaves, the old number is restored."""
+def test_overlapping_limits_of_blas_threads():
+    """The old number of threads is restored when the last block ends."""
     if not blas().lib_controllers:
-        pytest.skip("NumPy's BLAS is not known to threadpoolctl")
+        pytest.skip("threadpoolctl does not support NumPy's BLAS")
 
     def threads():
         return {library.num_threads for library in blas().lib_controllers}

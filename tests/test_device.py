@@ -1,6 +1,6 @@
-"""The device path: the same numbers on another array library, and no array on the wrong side.
+"""The GPU code: it computes the same numbers as on a CPU and never mixes host and device arrays.
 
-Everything runs on a strict stand-in for CuPy and, where there is one, on a real GPU.
+Every test runs with a fake CuPy (tests/strict_cupy.py) and, if there is a GPU, with CuPy.
 """
 
 import dataclasses
@@ -20,21 +20,32 @@ from minicap.backend import (
 )
 from minicap.generation.beam_search import beam_search
 from minicap.generation.config import Constraints, GenerationConfig
-from minicap.model import decoder
+from minicap.model.decoder import Decoder
 from minicap.model.gradient_cases import decoder_case
 from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.gradient_cases import layer_cases
 from minicap.nn.parameters import Parameters
-from minicap.training import trainer
+from minicap.training import replica
+from minicap.training.trainer import Trainer
 from tests import strict_cupy, tiny
 
+EVERY_STEP = {"image_input": "every_step"}
+ARCHITECTURES = pytest.mark.parametrize("sizes", [{}, EVERY_STEP], ids=["default", "every_step"])
 
-@pytest.fixture(params=["stand-in", "GPU"])
-def xp(request, monkeypatch):
-    """cupy: the stand-in, or the real one."""
-    if request.param == "stand-in":
-        for name, module in strict_cupy.modules().items():
-            monkeypatch.setitem(sys.modules, name, module)
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """Install the fake CuPy and return it."""
+    for name, module in strict_cupy.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return device_module("cuda")
+
+
+@pytest.fixture(params=["fake", "GPU"])
+def xp(request):
+    """cupy: the fake and the real one."""
+    if request.param == "fake":
+        request.getfixturevalue("fake_cupy")
     else:
         pytest.importorskip("cupy", reason="a GPU test: CuPy is not installed")
         try:
@@ -53,22 +64,25 @@ def on_device(batch, xp):
     return dataclasses.replace(batch, **arrays)
 
 
-def copy_of(parameters, xp, dtype="float64"):
-    copy = Parameters(parameters.shapes, dtype, xp)
-    copy.flat[...] = to_device(to_host(parameters.flat).astype(dtype), xp)
-    return copy
+def copy_of(decoder, xp, dtype="float64"):
+    """Copy a decoder to the device of `xp`."""
+    parameters = Parameters(decoder.parameters.shapes, dtype, xp)
+    parameters.flat[...] = to_device(to_host(decoder.parameters.flat).astype(dtype), xp)
+    return Decoder(decoder.config, parameters)
 
 
 def assert_same(device_array, host_array):
-    """On the device, the same dtype, and the same numbers to 1e-12 (a GPU sums in another order
-    and has another exp)."""
+    """Assert that the array is on the device and has the same dtype and values, to 1e-12.
+
+    A GPU adds in another order and has another exp.
+    """
     assert array_module(device_array) is not numpy
     assert device_array.dtype == host_array.dtype
     numpy.testing.assert_allclose(to_host(device_array), host_array, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", list(layer_cases(numpy.random.default_rng(0))))
-def test_every_layer(xp, case):
+def test_layers(xp, case):
     results = []
     for library in numpy, xp:
         layer, inputs = layer_cases(numpy.random.default_rng(0), library)[case]
@@ -80,120 +94,122 @@ def test_every_layer(xp, case):
         assert_same(device_array, host_array)
 
 
-@pytest.mark.parametrize("widths", [{}, {"photo": "always"}], ids=["usual", "all options"])
-def test_loss_gradients_clipping_and_adam(xp, widths):
-    """Three steps of training with dropout, the parameters after each, and the correct."""
-    p, batch, masks = decoder_case(numpy.random.default_rng(0), **widths)
-    q = copy_of(p, xp)
+@ARCHITECTURES
+def test_loss_gradients_clipping_and_adam(xp, sizes):
+    """Three training steps with dropout: loss, clipping, parameters and correct words of each."""
+    decoder, batch, masks = decoder_case(numpy.random.default_rng(0), **sizes)
+    on_gpu = copy_of(decoder, xp)
     results = []
-    for library, parameters in (numpy, p), (xp, q):
+    for library, each in (numpy, decoder), (xp, on_gpu):
         b = on_device(batch, library)
         m = {name: to_device(mask, library) for name, mask in masks.items()}
         correct = to_device(numpy.zeros(len(batch.targets), dtype=bool), library)
-        gradients, adam, seen = parameters.like(), Adam(parameters.flat, 0.02), []
+        flat = each.parameters.flat
+        gradients, adam, values = each.parameters.like(), Adam(flat, 0.02), []
         for _ in range(3):
-            loss, backward = decoder.caption_loss(parameters, b, masks=m, correct=correct)
+            loss, backward = each.loss(b, masks=m, correct=correct)
             backward(gradients)
             scale = clip_scale(add_gradients([gradients.flat]), 0.1)
             adam.step(gradients.flat, scale)
-            assert scale < 1  # or clipping would not be tested
-            seen += [float(loss), scale, to_host(parameters.flat).copy(), to_host(correct).copy()]
-        results.append(seen)
-    assert array_module(q.flat) is xp
-    for expected, found in zip(*results, strict=True):
-        numpy.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+            assert scale < 1  # otherwise clipping would not be tested
+            values += [float(loss), scale, to_host(flat).copy(), to_host(correct).copy()]
+        results.append(values)
+    assert array_module(on_gpu.parameters.flat) is xp
+    for expected, actual in zip(*results, strict=True):
+        numpy.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("widths", [{}, {"photo": "always"}], ids=["usual", "all options"])
-def test_writing(xp, widths):
-    """The first state and two steps of writing."""
-    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5, **widths)
+@ARCHITECTURES
+def test_decoder_steps(xp, sizes):
+    """The initial state and two steps of generation."""
+    decoder, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5, **sizes)
     results = []
-    for library, parameters in (numpy, p), (xp, copy_of(p, xp)):
-        state = decoder.initial_state(parameters, to_device(batch.features, library))
+    for library, each in (numpy, decoder), (xp, copy_of(decoder, xp)):
+        state = each.initial_state(to_device(batch.features, library))
         for word in 1, 4:
-            words = to_device(numpy.full(5, word), library)
-            y, *state = decoder.next_word(parameters, words, *state)
+            y, state = each.step(to_device(numpy.full(5, word), library), state)
         results.append([y, *state])
     for host_array, device_array in zip(*results, strict=True):
         assert_same(device_array, host_array)
 
 
-WAYS = [
-    {"beams": 1},
-    {"beams": 3, "no_repeat_ngram_size": 1, "min_length": 2},
-    {"temperature": 1.3, "top_k": 5, "top_p": 0.9},
-]
+GENERATION = pytest.mark.parametrize(
+    "config",
+    [
+        GenerationConfig(beam_size=1),
+        GenerationConfig(beam_size=3, no_repeat_ngram_size=1, min_length=2),
+        GenerationConfig(temperature=1.3, top_k=5, top_p=0.9),
+    ],
+    ids=["greedy", "beam", "sample"],
+)
 
 
-def write(xp, p, features, **how):
-    """Captions of an ensemble of two decoders."""
-    other = copy_of(p, xp, p.flat.dtype)
-    other.flat *= 1.1
+def generate(xp, decoder, features, config):
+    """Generate captions with an ensemble of two decoders."""
+    other = copy_of(decoder, xp, decoder.parameters.flat.dtype)
+    other.parameters.flat *= 1.1
     features = [to_device(features, xp)] * 2
-    rules = Constraints(1, 2, (0, 3), max_words=7)
+    constraints = Constraints(1, 2, (0, 3), max_words=7)
     rng = numpy.random.default_rng(0)
-    return beam_search([p, other], features, rules, GenerationConfig(**how), count=2, rng=rng)
+    return beam_search([decoder, other], features, constraints, config, count=2, rng=rng)
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_captions(xp, how):
-    """The same words on the device, the same scores to 1e-12; drawn ones too."""
-    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
-    expected = write(numpy, p, batch.features, **how)
-    found = write(xp, copy_of(p, xp), batch.features, **how)
-    assert [[c.ids for c in some] for some in found] == [[c.ids for c in some] for some in expected]
-    assert len({len(c.ids) for some in found for c in some}) > 1
-    for ours, theirs in zip(sum(found, []), sum(expected, []), strict=True):
+@GENERATION
+def test_captions(xp, config):
+    """The same words, and the same log-probabilities to 1e-12, sampled captions included."""
+    decoder, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
+    expected = generate(numpy, decoder, batch.features, config)
+    actual = generate(xp, copy_of(decoder, xp), batch.features, config)
+    assert [[c.ids for c in each] for each in actual] == [[c.ids for c in e] for e in expected]
+    assert len({len(c.ids) for each in actual for c in each}) > 1
+    for ours, theirs in zip(sum(actual, []), sum(expected, []), strict=True):
         numpy.testing.assert_allclose(ours.log_probabilities, theirs.log_probabilities, rtol=1e-12)
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_writing_reads_two_arrays_from_the_device_in_each_step(monkeypatch, how):
-    """However many pictures there are; and all floats are float32."""
-    for name, module in strict_cupy.modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    xp, reads = device_module("cuda"), []
+@GENERATION
+def test_generation_copies_two_arrays_to_the_host_per_step(fake_cupy, monkeypatch, config):
+    """For any number of images; and every float array is float32."""
+    xp, reads = fake_cupy, []
     get = strict_cupy.ndarray.get
     monkeypatch.setattr(strict_cupy.ndarray, "get", lambda self: reads.append(1) or get(self))
-    p, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
-    q = copy_of(p, xp, "float32")
-    for many in 1, 40:
-        features = numpy.repeat(batch.features, many, axis=0).astype("float32")
+    decoder, batch, _ = decoder_case(numpy.random.default_rng(0), steps=5)
+    decoder = copy_of(decoder, xp, "float32")
+    for repeats in 1, 40:
+        features = numpy.repeat(batch.features, repeats, axis=0).astype("float32")
         reads.clear()
-        strict_cupy.dtypes_made.clear()
-        found = write(xp, q, features, **how)
-        steps = max(len(c.log_probabilities) for some in found for c in some)
-        assert len(found) == len(features) and len(reads) == 2 * steps + 1  # to copy the decoder
-        assert {d.name for d in strict_cupy.dtypes_made if d.kind == "f"} == {"float32"}
+        strict_cupy.created_dtypes.clear()
+        captions = generate(xp, decoder, features, config)
+        steps = max(len(c.log_probabilities) for each in captions for c in each)
+        # One more read copies the decoder.
+        assert len(captions) == len(features) and len(reads) == 2 * steps + 1
+        assert {d.name for d in strict_cupy.created_dtypes if d.kind == "f"} == {"float32"}
 
 
-@pytest.mark.parametrize("widths", [{}, {"photo": "always"}], ids=["usual", "photo always"])
-def test_float32_stays_float32_in_every_intermediate_array(monkeypatch, widths):
-    """The stand-in sees each array that is made: loss, gradients, clipping and Adam never touch
-    float64, which would cost a GPU most of its speed."""
-    for name, module in strict_cupy.modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    xp = device_module("cuda")
-    p, batch, masks = decoder_case(numpy.random.default_rng(0), **widths)
-    q = copy_of(p, xp, "float32")
+@ARCHITECTURES
+def test_float32_stays_float32_in_every_intermediate_array(fake_cupy, sizes):
+    """The fake records every array: loss, gradients, clipping, Adam and generation never use
+    float64, which is slow on a GPU."""
+    xp = fake_cupy
+    decoder, batch, masks = decoder_case(numpy.random.default_rng(0), **sizes)
+    decoder = copy_of(decoder, xp, "float32")
     features = batch.features.astype("float32")
     batch = on_device(dataclasses.replace(batch, features=features), xp)
     masks = {name: to_device(mask, xp) for name, mask in masks.items()}
-    gradients = q.like()
-    strict_cupy.dtypes_made.clear()
-    _, backward = decoder.caption_loss(q, batch, masks=masks)
+    gradients = decoder.parameters.like()
+    strict_cupy.created_dtypes.clear()
+    _, backward = decoder.loss(batch, masks=masks)
     backward(gradients)
-    Adam(q.flat).step(gradients.flat, clip_scale(add_gradients([gradients.flat]), 0.1))
+    scale = clip_scale(add_gradients([gradients.flat]), 0.1)
+    Adam(decoder.parameters.flat).step(gradients.flat, scale)
     features = xp.zeros((len(batch.words), 5), dtype="float32")
-    decoder.next_word(q, batch.words, *decoder.initial_state(q, features))
-    floats = {dtype.name for dtype in strict_cupy.dtypes_made if dtype.kind == "f"}
+    decoder.step(batch.words, decoder.initial_state(features))
+    floats = {dtype.name for dtype in strict_cupy.created_dtypes if dtype.kind == "f"}
     assert floats == {"float32"}
 
 
 def test_a_fused_function_fills_in_and_returns(xp):
-    """In place, broadcast, with a number among the arrays; as on the host, where it runs as it
-    stands, also with the same array twice."""
+    """In place, with broadcasting, with a number as an argument, and with the same array twice: the
+    same results as on the host."""
 
     @fused
     def function(xp, x, y, scale, rate):
@@ -211,53 +227,48 @@ def test_a_fused_function_fills_in_and_returns(xp):
         assert_same(device_array, host_array)
 
 
-def test_a_device_has_one_block(xp):
-    """Where a CPU has as many as it takes."""
+def test_a_gpu_has_one_block(xp):
     x = numpy.zeros((7, 2))
     assert blocks(x, 3) == [slice(0, 3), slice(3, 6), slice(6, 9)]
     assert blocks(to_device(x, xp), 3) == [slice(0, 7)]
 
 
-def test_a_training_step_waits_once(monkeypatch, tmp_path):
-    """All gradients have been ordered when the first number is read from the device; and it is the
-    loss, and then the gradient's norm, that is read. On the stand-in, where reading can be seen."""
-    for name, module in strict_cupy.modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    xp, events = device_module("cuda"), []
-    for way in "__float__", "__int__", "__bool__", "item", "get":
-        read = getattr(strict_cupy.ndarray, way)
+def test_a_training_step_waits_once(fake_cupy, monkeypatch, tmp_path):
+    """All kernels of the gradients are launched before the first number is read from the device.
+    Only the loss and the gradient's norm are read."""
+    events = []
+    for name in "__float__", "__int__", "__bool__", "item", "get":
+        read = getattr(strict_cupy.ndarray, name)
         monkeypatch.setattr(
-            strict_cupy.ndarray, way, lambda x, read=read: events.append("read") or read(x)
+            strict_cupy.ndarray, name, lambda x, read=read: events.append("read") or read(x)
         )
     for name in "add_gradients", "batch_on":
-        function = getattr(trainer, name)
+        function = getattr(replica, name)
         monkeypatch.setattr(
-            trainer,
+            replica,
             name,
             lambda *args, name=name, function=function: events.append(name) or function(*args),
         )
     data = tiny.dataset(tmp_path)
-    device = trainer.Trainer(tiny.recipe(clip_norm=0.1), tiny.sizes(data), 0, xp=xp)
-    host = trainer.Trainer(tiny.recipe(clip_norm=0.1), tiny.sizes(data), 0)
-    for batch in device.batches(data.splits["train"]):
+    device = Trainer(tiny.recipe(clip_norm=0.1), data, 0, xp=fake_cupy)
+    host = Trainer(tiny.recipe(clip_norm=0.1), data, 0)
+    for batch in device.batches():
         events.clear()
         loss = device.train_step(batch)
         assert events == ["batch_on", "add_gradients", "read", "read"]
         assert loss == pytest.approx(host.train_step(batch), rel=1e-4)
 
 
-def test_what_is_saved_of_a_run_lies_on_the_host(monkeypatch, tmp_path):
-    for name, module in strict_cupy.modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    data, of = tiny.dataset(tmp_path), tiny.recipe()
-    run = trainer.Trainer(of, tiny.sizes(data), 0, xp=device_module("cuda"))
-    for batch in run.batches(data.splits["train"]):
-        run.train_step(batch)
-    arrays, place = run.state()
+def test_the_state_of_a_run_is_on_the_host(fake_cupy, tmp_path):
+    data, recipe = tiny.dataset(tmp_path), tiny.recipe()
+    trainer = Trainer(recipe, data, 0, xp=fake_cupy)
+    for batch in trainer.batches():
+        trainer.train_step(batch)
+    arrays, place = trainer.state()
     assert all(isinstance(array, numpy.ndarray) for array in arrays.values())
-    again = trainer.Trainer(of, tiny.sizes(data), 0, xp=device_module("cuda"))
-    again.restore(arrays, place)
-    for name, array in again.state()[0].items():
+    restored = Trainer(recipe, data, 0, xp=fake_cupy)
+    restored.restore(arrays, place)
+    for name, array in restored.state()[0].items():
         assert numpy.array_equal(array, arrays[name])
 
 
@@ -270,15 +281,15 @@ def test_to_device_and_back(xp):
     assert x[0, 0] == 0  # a copy
 
 
-def test_scatter_add_wraps_ids_in_silence(xp):
-    """Why ids are validated on the host: -1 and V would train other words' rows."""
+def test_scatter_add_wraps_ids_around(xp):
+    """The ids -1 and V would train other words' rows without an error."""
     target = to_device(numpy.zeros((3, 1)), xp)
     add_rows(target, to_device(numpy.array([3, -1, 1]), xp), to_device(numpy.ones((3, 1)), xp))
     assert to_host(target)[:, 0].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
-    "mistake",
+    "operation",
     [
         lambda x, host, xp: numpy.asarray(x),
         lambda x, host, xp: x + host,
@@ -293,17 +304,17 @@ def test_scatter_add_wraps_ids_in_silence(xp):
         lambda x, host, xp: xp.where(host > 0, x, x),
     ],
 )
-def test_host_and_device_do_not_mix(xp, mistake):
-    """That the stand-in raises where CuPy does: without this, the tests above prove nothing.
-    (CuPy has a ValueError where a host array is assigned to a row.)"""
+def test_host_and_device_do_not_mix(xp, operation):
+    """The fake raises where CuPy raises. (CuPy raises ValueError if a host array is assigned to a
+    row.)"""
     host = numpy.ones((3, 3))
     with pytest.raises((TypeError, ValueError)):
-        mistake(to_device(host, xp), host, xp)
+        operation(to_device(host, xp), host, xp)
 
 
-def test_stand_in_is_stricter_than_cupy(monkeypatch):
+def test_the_fake_rejects_what_is_slow_or_cannot_be_fused():
     x = strict_cupy.on_device(numpy.ones((3, 3)))
-    for mistake in (
+    for operation in (
         lambda: x[numpy.array([0, 1])],
         lambda: list(x),
         lambda: numpy.exp(x),
@@ -316,4 +327,4 @@ def test_stand_in_is_stricter_than_cupy(monkeypatch):
         lambda: strict_cupy.fuse("f")(lambda x, y: y.__iadd__(1))(x, x[0]),
     ):
         with pytest.raises((TypeError, AttributeError, ValueError)):
-            mistake()
+            operation()

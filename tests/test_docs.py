@@ -1,4 +1,4 @@
-"""The pages: nothing in them is stale, every block runs, every figure is its code's."""
+"""The pages: no code is stale, every block runs, and every figure is up to date."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 sys.path.append(str(DOCS))
 
-pytest.importorskip("sybil", reason="the pages' blocks are found by sybil (extra: test)")
+pytest.importorskip("sybil", reason="sybil finds the pages' blocks (extra: test)")
 import blocks  # noqa: E402
 import snippets  # noqa: E402
 
@@ -25,31 +25,31 @@ def test_code_on_a_page_is_the_code_of_the_source(page):
     assert snippets.refreshed(page) == text, "run python docs/snippets.py"
 
 
-def test_a_name_that_is_gone_is_an_error():
+def test_a_missing_name_is_an_error():
     with pytest.raises(LookupError, match="nn.dense:nothing"):
         snippets.source("minicap.nn.dense", "nothing")
 
 
-def test_a_piece_of_source_is_taken_as_it_stands():
+def test_source_is_copied_unchanged():
     assert snippets.source("minicap.nn.lstm", "FORGET_BIAS") == "FORGET_BIAS = 1.0\n"
     inner = snippets.source("minicap.nn.dense", "elu.backward")
     assert inner.startswith("@once\ndef backward(dy") and inner.splitlines()[-1].startswith(
         "    return"
     )
-    assert snippets.source("minicap.model.decoder", "Sizes").startswith(
+    assert snippets.source("minicap.model.config", "DecoderConfig").startswith(
         "@dataclass(frozen=True)\nclass"
     )
 
 
-def run_by_test(page):
-    """A parameter; where a page needs a model, or trains, it takes long."""
+def parameter(page):
+    """The test's parameter: slow if the page needs a model, or trains one."""
     slow = blocks.MODEL in page.read_text() or page.stem == "resume"
     return pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if slow else [])
 
 
-@pytest.mark.parametrize("page", list(map(run_by_test, blocks.pages())))
+@pytest.mark.parametrize("page", list(map(parameter, blocks.pages())))
 def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path, tmp_path_factory):
-    """In order, in an empty folder. Where a page looks into a trained model, it is trained."""
+    """In order, in an empty folder. If the page needs a trained model, one is trained."""
     text = page.read_text()
     if "minicap.encoder.session" in text or blocks.MODEL in text:
         pytest.importorskip("onnxruntime")
@@ -60,14 +60,14 @@ def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path, tmp_path
 
 
 def trained(tmp_path_factory):
-    """The folder `runs` of one training, for all processes of this run of the tests."""
+    """The folder `runs` of one training, shared by all processes of this test session."""
     if given := os.environ.get("MINICAP_DOCS_RUNS"):
         return Path(given)
     place = tmp_path_factory.getbasetemp()
     place = (place.parent if os.environ.get("PYTEST_XDIST_WORKER") else place) / "docs"
     done = place / "done"
     try:
-        place.mkdir()  # the first to come trains, the others wait
+        place.mkdir()  # the first process trains, the others wait
     except FileExistsError:
         for _ in range(1800):
             if done.exists():
@@ -82,7 +82,7 @@ def trained(tmp_path_factory):
 
 
 def figures():
-    """The modules that draw, by name."""
+    """The modules that draw figures, by name."""
     sys.path.append(str(DOCS / "figures"))
     import computed
     import drawn
@@ -91,7 +91,7 @@ def figures():
     return {"drawn": drawn, "computed": computed, "trained": trained}
 
 
-def test_every_picture_is_there_and_comes_from_its_code():
+def test_every_figure_exists_and_has_code():
     known = {name for module in figures().values() for name in module.FIGURES}
     drawn = {path.stem.replace("-", "_") for path in (DOCS / "images").glob("*.svg")}
     assert drawn == known
@@ -100,22 +100,22 @@ def test_every_picture_is_there_and_comes_from_its_code():
 
 
 @pytest.mark.parametrize("name", [*figures()["drawn"].FIGURES, *figures()["computed"].FIGURES])
-def test_a_figure_is_what_its_code_draws(name):
-    """The same shapes and words, in the same places but for the last bits of another processor.
-    (Where rounding itself is drawn, those bits are all there is.)"""
+def test_figure_is_up_to_date(name):
+    """The same shapes and words, in the same places up to rounding on another processor.
+    (The figure of rounding errors consists of those.)"""
     made = {**figures()["drawn"].FIGURES, **figures()["computed"].FIGURES}[name]().svg()
-    there = (DOCS / f"images/{name.replace('_', '-')}.svg").read_text()
+    stored = (DOCS / f"images/{name.replace('_', '-')}.svg").read_text()
     number = re.compile(r"-?\d+(?:\.\d+)?")
-    assert number.sub("", made) == number.sub("", there), "run python docs/figures"
+    assert number.sub("", made) == number.sub("", stored), "run python docs/figures"
     if name != "gradient_error":
-        both = zip(number.findall(made), number.findall(there), strict=True)
+        both = zip(number.findall(made), number.findall(stored), strict=True)
         assert all(abs(float(a) - float(b)) <= 1 for a, b in both), "run python docs/figures"
 
 
-def test_every_link_to_a_file_leads_somewhere():
-    """In the plain Markdown, as a repository browser shows it, README included. (Links to headings
-    are checked where the site is built.)"""
-    for page in [ROOT / "README.md", *snippets.pages()]:
+def test_every_link_to_a_file_exists():
+    """In the plain Markdown, as a repository browser shows it. (The site's build checks links to
+    headings.)"""
+    for page in [*ROOT.glob("*.md"), *snippets.pages()]:
         text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if not re.match(r"\w+:|#", target) and not target.startswith("reference/"):

@@ -1,4 +1,4 @@
-"""`python -m minicap.download`, against a server on this machine."""
+"""`minicap download`, with a local server."""
 
 import dataclasses
 import hashlib
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from minicap import download
+from minicap.data import public
 from minicap.data.features import read_features
-from minicap.utils import command_line as commands
-from minicap.utils import downloads as fetch
+from minicap.utils import command_line, downloads
 from tests.loopback import Server, good, status
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,7 @@ TOKENS = "".join(f"{name}#{k}\ta dog runs here {k}\n" for name in NAMES for k in
 
 
 def packed(files: dict[str, bytes | str]) -> bytes:
-    """A zip file of these, in memory: the same bytes at any time of day."""
+    """A zip file of these files in memory, independent of the time."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as file:
         for name, content in files.items():
@@ -57,14 +57,16 @@ PHOTOS = {f"Flicker8k_Dataset/{name}": jpeg(seed) for seed, name in enumerate(NA
 
 @pytest.fixture
 def publish(monkeypatch):
-    """Put these zip files, by part, on a server, as what DATA_SETS says of Flickr8k. Returns the
-    server. `answers` (part -> the server's answers in turn) may be less kind than good()."""
+    """Publish zip files (part -> content) on a local server as the parts of Flickr8k in DATA_SETS.
+
+    Returns the server. `answers`: part -> the server's answers, by default `good`.
+    """
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(fetch, "PAUSE", 0.001)
+    monkeypatch.setattr(downloads, "PAUSE", 0.001)
     servers = []
 
     def start(zips: dict[str, bytes], answers: dict | None = None) -> Server:
-        real = download.DATA_SETS["flickr8k", 2013]
+        real = public.DATA_SETS["flickr8k", 2013]
         lists = {part: list((answers or {}).get(part, [good(zips[part])])) for part in zips}
 
         def by_path(request):
@@ -89,7 +91,7 @@ def publish(monkeypatch):
             for part, content in zips.items()
         }
         changed = dataclasses.replace(real, parts=parts)
-        monkeypatch.setitem(download.DATA_SETS, ("flickr8k", 2013), changed)
+        monkeypatch.setitem(public.DATA_SETS, ("flickr8k", 2013), changed)
         return server
 
     yield start
@@ -99,12 +101,12 @@ def publish(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """The command as a user runs it: exit status, stdout, stderr."""
+    """Run the command: exit status, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
 
     def call(*words):
         with pytest.raises(SystemExit) as ended:
-            commands.run(lambda: download.main(["flickr8k", *map(str, words)]))
+            command_line.run(lambda: download.main(["flickr8k", *map(str, words)]))
         return ended.value.code, *capfd.readouterr()
 
     return call
@@ -120,7 +122,7 @@ ALL = [
 ]  # fmt: skip
 
 
-def test_all_arrives_and_a_second_run_fetches_nothing(publish, run, tmp_path):
+def test_a_second_run_downloads_nothing(publish, run, tmp_path):
     server = publish({"captions": packed(TEXTS), "photos": packed(PHOTOS)})
     code, out, err = run()
     assert not code, err
@@ -130,17 +132,21 @@ def test_all_arrives_and_a_second_run_fetches_nothing(publish, run, tmp_path):
     sent = server.sent
     code, out, err = run()
     assert not code and server.sent == sent and len(server.paths) == 2
-    assert "Flickr8k_text.zip, 0.0 MB, is there" in out and "next" in out
+    assert "Flickr8k_text.zip, 0.0 MB, already downloaded" in out and "next" in out
 
 
-def test_licence_source_and_size_come_before_the_first_byte(publish, run, tmp_path):
+def test_licence_source_and_size_are_printed_before_the_download(publish, run, tmp_path):
     server = publish({"captions": packed(TEXTS), "photos": packed(PHOTOS)})
     code, out, _ = run("--dry-run")
     assert not code and not server.paths and not (tmp_path / "flickr8k").exists()
-    assert "research and teaching only" in out and "public copy" in out and "are free there" in out
+    assert (
+        "research and teaching only" in out
+        and "public copy" in out
+        and re.search(r"to +flickr8k, [0-9.]+ GB free\n", out)
+    )
 
 
-def test_what_it_says_comes_next_runs(publish, run, tmp_path):
+def test_the_commands_printed_at_the_end_run(publish, run, tmp_path):
     pytest.importorskip("onnxruntime")
     from tests.encoder.test_session import tiny
 
@@ -148,13 +154,13 @@ def test_what_it_says_comes_next_runs(publish, run, tmp_path):
     code, out, _ = run("--out", "a folder")
     assert not code
     tiny(tmp_path / "inception_v3.onnx")
-    export, *lines = re.findall("python -m (.*)", out)
-    assert export == "minicap.export" and len(lines) == 2
-    more = {"minicap.train": ["--epochs", "1", "--min-count", "1", "--out", "model"]}
+    export, *lines = re.findall("(?:next)? +minicap (.*)", out)
+    assert export == "export" and len(lines) == 2
+    more = {"train": ["--epochs", "1", "--min-count", "1", "--out", "model"]}
     for line in lines:
         words = shlex.split(line)
         done = subprocess.run(
-            [sys.executable, "-m", *words, *more.get(words[0], [])],
+            [sys.executable, "-m", "minicap", *words, *more.get(words[0], [])],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -162,11 +168,11 @@ def test_what_it_says_comes_next_runs(publish, run, tmp_path):
         )
         assert done.returncode == 0, done.stderr
     assert len(read_features(tmp_path / "a folder/features").names) == 12
-    assert "train 8 pictures with 16 captions, dev 2 pictures" in done.stdout
+    assert "train 8 images with 16 captions, dev 2 images" in done.stdout
     assert "captions.png" in done.stdout
 
 
-def test_a_broken_line_goes_on_in_the_next_run(publish, run, tmp_path):
+def test_a_broken_connection_is_resumed_by_the_next_run(publish, run, tmp_path):
     photos = packed(PHOTOS)
     cut = [good(photos, cut=1000), status(503)]
     publish({"captions": packed(TEXTS), "photos": photos}, {"photos": cut})
@@ -179,32 +185,32 @@ def test_a_broken_line_goes_on_in_the_next_run(publish, run, tmp_path):
     assert listed(tmp_path / "flickr8k") == ALL
 
 
-def test_only_the_parts_that_are_named(publish, run, tmp_path):
+def test_only_the_chosen_parts_are_downloaded(publish, run, tmp_path):
     server = publish({"captions": packed(TEXTS), "photos": packed(PHOTOS)})
     code, out, _ = run("--parts", "photos")
     assert not code and listed(tmp_path / "flickr8k") == ["Flickr8k_Dataset.zip"]
     assert len(server.paths) == 1 and "next" not in out  # without captions nothing can be trained
     code, _, err = run("--parts", "train")
-    assert code == 1 and "flickr8k has no part train: it has captions, photos" in err
+    assert code == 1 and "--parts train: flickr8k only has captions, photos" in err
 
 
-def test_a_full_disk_is_seen_before_it_is_full(publish, run, tmp_path, monkeypatch):
+def test_a_full_disk_is_detected_before_the_download(publish, run, tmp_path, monkeypatch):
     server = publish({"captions": packed(TEXTS), "photos": packed(PHOTOS)})
-    monkeypatch.setattr(download, "free_bytes", lambda folder: 1_000_000_000)
+    monkeypatch.setattr(public, "free_bytes", lambda folder: 1_000_000_000)
     code, _, err = run()
-    assert code == 1 and "must be free, and 1.0 GB are" in err and err.count("\n") == 1
+    assert code == 1 and "must be free, but only 1.0 GB are" in err and err.count("\n") == 1
     assert not server.paths and not (tmp_path / "flickr8k").exists()
 
 
-def test_what_an_earlier_try_fetched_needs_no_room_again(publish, run, tmp_path, monkeypatch):
+def test_a_partial_download_needs_only_the_remaining_space(publish, run, tmp_path, monkeypatch):
     photos = packed(PHOTOS)
     publish({"captions": packed(TEXTS), "photos": photos})
     assert not run("--parts", "captions")[0]
     (tmp_path / "flickr8k/Flickr8k_Dataset.zip.part").write_bytes(photos[:2000])
-    left = len(photos) - 2000 + download.ROOM
-    monkeypatch.setattr(download, "free_bytes", lambda folder: left - 1)
+    left = len(photos) - 2000 + public.RESERVE
+    monkeypatch.setattr(public, "free_bytes", lambda folder: left - 1)
     assert run()[0] == 1
-    monkeypatch.setattr(download, "free_bytes", lambda folder: left)
+    monkeypatch.setattr(public, "free_bytes", lambda folder: left)
     assert not run()[0]
 
 
@@ -212,13 +218,19 @@ def test_what_an_earlier_try_fetched_needs_no_room_again(publish, run, tmp_path,
     ("content", "line"),
     [
         (b"no zip file", "File is not a zip file"),
-        (packed({"Flickr8k.token.txt": "x"}), "Flickr_8k.trainImages.txt is not in it"),
-        (packed(TEXTS | {"Flickr_8k.testImages.txt": "x" * 5000}), "testImages.txt in it is too"),
+        (
+            packed({"Flickr8k.token.txt": "x"}),
+            "Flickr_8k.trainImages.txt is missing in this zip",
+        ),
+        (
+            packed(TEXTS | {"Flickr_8k.testImages.txt": "x" * 5000}),
+            "testImages.txt in this zip file is",
+        ),
     ],
     ids=["no zip", "a file is missing", "a bomb"],
 )
-def test_an_archive_that_is_not_as_it_should_be(publish, run, tmp_path, monkeypatch, content, line):
-    monkeypatch.setattr(download, "LARGEST", 4096)
+def test_a_wrong_archive_is_refused(publish, run, tmp_path, monkeypatch, content, line):
+    monkeypatch.setattr(public, "LARGEST", 4096)
     publish({"captions": content, "photos": packed(PHOTOS)})
     code, _, err = run()
     assert code == 1 and line in err.splitlines()[-1] and "Traceback" not in err
@@ -242,16 +254,16 @@ def test_a_wrong_checksum_is_refused(publish, run, tmp_path):
     assert listed(tmp_path / "flickr8k") == []
 
 
-def test_no_network_says_what_to_fetch_by_hand(publish, run):
+def test_without_network_the_error_names_the_url(publish, run):
     server = publish({"captions": packed(TEXTS), "photos": packed(PHOTOS)})
     server.close()
     code, _, err = run()
-    assert code == 1 and re.search(r"fetch http:\S+Flickr8k_text.zip by hand and put it at", err)
+    assert code == 1 and re.search(r"download http:\S+Flickr8k_text.zip by hand and put it at", err)
 
 
-@pytest.mark.parametrize("key", download.DATA_SETS)
-def test_the_records_are_whole(key):
-    data = download.DATA_SETS[key]
+@pytest.mark.parametrize("key", public.DATA_SETS)
+def test_the_records_are_complete(key):
+    data = public.DATA_SETS[key]
     assert list(data.parts)[0] == "captions" and data.parts["captions"].files
     urls = [archive.url for archive in data.parts.values()]
     assert len(set(urls)) == len(urls)

@@ -1,4 +1,4 @@
-"""The exercises' grader: right answers pass, and each known mistake is called by its name."""
+"""The grader of the exercises accepts correct layers and names each known bug."""
 
 import importlib
 import inspect
@@ -8,7 +8,7 @@ import types
 import numpy
 import pytest
 
-from exercises.__main__ import learner, main, report
+from exercises.__main__ import implementation, main, report
 from exercises.grading import EXERCISES, grade
 from exercises.hints import HINTS
 from minicap.nn.adam import Adam, clip_scale
@@ -31,17 +31,17 @@ SOLUTIONS = {
     "adam": Adam,
     "clip_scale": clip_scale,
 }
-OWN = {  # whose mistakes are an exercise's
+OWN = {  # the functions whose mutants are bugs of an exercise
     **{name: {name} for name in EXERCISES},
     "adam": {"Adam.step", "Adam.update"},
     "embedding": {"embedding", "add_rows"},
 }
-INVISIBLE = {  # mistakes that need more than an exercise asks for
+INVISIBLE = {  # bugs in what an exercise does not ask for
     "embedding: the last batch's gradient not cleared",  # out=
-    "add_rows: overwrites what is there",  # equals "counted once" where the target is zero
-    "loss: a hit for every word",  # correct=
+    "add_rows: overwrites what is there",  # equals "counted once" if the table is zero
+    "loss: every word counted as correct",  # correct=
 }
-MISTAKES = [
+BUGS = [
     (name, mutant)
     for name, functions in OWN.items()
     for mutant in BACKWARD + OTHER
@@ -50,7 +50,7 @@ MISTAKES = [
 
 
 def broken(solution, mutant):
-    """A copy of the solution that makes the mutant's mistake; the original stays as it is."""
+    """Copy a solution and give the copy the mutant's bug."""
     module_name, _, function_name = mutant.function.partition(":")
     module = importlib.import_module(f"minicap.{module_name}")
     function = module
@@ -64,45 +64,45 @@ def broken(solution, mutant):
         return type("Adam", (solution,), {function.__name__: made})
     if function is solution:
         return made
-    world = {**solution.__globals__, function.__name__: made}  # a helper's mistake
-    return types.FunctionType(solution.__code__, world, argdefs=solution.__defaults__)
+    scope = {**solution.__globals__, function.__name__: made}  # the bug is in a helper
+    return types.FunctionType(solution.__code__, scope, argdefs=solution.__defaults__)
 
 
 def test_every_exercise_has_a_solution_and_a_stub():
     assert set(SOLUTIONS) == set(EXERCISES)
     for name in EXERCISES:
-        judged, lines = report(name, learner(name), grade)
-        assert (judged, lines) == ("not begun", []), name
+        result, lines = report(name, implementation(name), grade)
+        assert (result, lines) == ("not started", []), name
 
 
 @pytest.mark.parametrize("name", SOLUTIONS)
-def test_the_projects_own_code_is_right(name):
+def test_minicaps_own_layers_are_correct(name):
     assert grade(name, SOLUTIONS[name]) == []
 
 
 @pytest.mark.gradcheck
-@pytest.mark.parametrize(("name", "mutant"), MISTAKES, ids=lambda x: getattr(x, "name", x))
-def test_each_known_mistake_is_called_by_its_name(name, mutant):
-    judged, lines = report(name, broken(SOLUTIONS[name], mutant), grade)
-    assert judged == "wrong"
-    said = HINTS.get(mutant.name, mutant.name.partition(": ")[2])
-    crashed = mutant.name == "dense: W in the place of its transpose"  # where W is not square
-    assert crashed or any(said in line for line in lines), lines
+@pytest.mark.parametrize(("name", "mutant"), BUGS, ids=lambda x: getattr(x, "name", x))
+def test_each_known_bug_is_named(name, mutant):
+    result, lines = report(name, broken(SOLUTIONS[name], mutant), grade)
+    assert result == "wrong"
+    explanation = HINTS.get(mutant.name, mutant.name.partition(": ")[2])
+    crashed = mutant.name == "dense: W in place of its transpose"  # if W is not square
+    assert crashed or any(explanation in line for line in lines), lines
 
 
-def test_hints_are_of_mutants_that_there_are():
+def test_every_hint_belongs_to_a_mutant():
     assert HINTS.keys() <= {mutant.name for mutant in BACKWARD + OTHER}
 
 
 def changed(solution, change):
-    """The solution with its gradients changed: a mistake that no mutant makes."""
+    """Change the gradients of a solution: a bug that is not a mutant."""
 
     def function(*arguments):
         *outputs, backward = solution(*arguments)
 
         def wrong(*dys):
-            found = backward(*dys)
-            return change(*found) if isinstance(found, tuple) else change(found)
+            gradients = backward(*dys)
+            return change(*gradients) if isinstance(gradients, tuple) else change(gradients)
 
         return *outputs, wrong
 
@@ -110,52 +110,52 @@ def changed(solution, change):
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "message"),
     [
         ("elu", lambda dz: -dz, "wrong sign"),
-        ("elu", lambda dz: 3 * dz, "3 times the right one"),
+        ("elu", lambda dz: 3 * dz, "3 times the correct one"),
         ("dropout", lambda dx: 0 * dx, "zero everywhere"),
         ("dropout", lambda dx: dx * numpy.nan, "NaN"),
-        ("dropout", lambda dx: dx + 0.1, "furthest off at"),
+        ("dropout", lambda dx: dx + 0.1, "largest error at"),
         ("dense", lambda dx, dWb: (dx, dWb + (numpy.arange(5) == 4)[:, None]), "the bias"),
         ("dense", lambda dx, dWb: (dx[:, :2], dWb), "ValueError"),
         (
             "lstm_step",
             lambda dz, dc: (dz + (numpy.arange(12) // 3 == 2), dc),
-            "gradient of z is wrong: it is wrong in the columns of the forget gate f only",
+            "gradient of z is wrong: only the columns of the forget gate f are wrong",
         ),
         ("lstm_step", lambda dz, dc: (dz, 0 * dc), "gradient of c is wrong: it is zero"),
     ],
 )
-def test_other_mistakes_are_described(name, change, said):
-    judged, lines = report(name, changed(SOLUTIONS[name], change), grade)
-    assert judged == "wrong" and any(said in line for line in lines), lines
+def test_other_bugs_are_described(name, change, message):
+    result, lines = report(name, changed(SOLUTIONS[name], change), grade)
+    assert result == "wrong" and any(message in line for line in lines), lines
 
 
-def test_a_way_forward_alone_is_half_of_it():
+def test_a_forward_pass_alone_is_in_progress():
     def half(z):
         def backward(dy):
             raise NotImplementedError
 
         return elu(z)[0], backward
 
-    judged, lines = report("elu", half, grade)
-    assert judged == "half done" and "way back is still to do" in lines[0]
+    result, lines = report("elu", half, grade)
+    assert result == "in progress" and "backward pass is missing" in lines[0]
 
 
-def test_a_forgotten_return_is_named():
+def test_a_missing_return_is_reported():
     def silent(z):
         def backward(dy):
             dy * 2
 
         return elu(z)[0], backward
 
-    judged, lines = report("elu", silent, grade)
-    assert judged == "wrong" and "backward returns nothing" in lines[1]
+    result, lines = report("elu", silent, grade)
+    assert result == "wrong" and "backward returns nothing" in lines[1]
 
 
-def test_any_right_answer_will_do():
-    """Not only minicap's: another way to write a sigmoid, even one that complex steps refuse."""
+def test_other_correct_code_is_accepted():
+    """This sigmoid is correct but not analytic in code, so a complex step through it would fail."""
 
     def step(z, c):
         zi, zj, zf, zo = numpy.split(z, 4, axis=1)
@@ -166,13 +166,13 @@ def test_any_right_answer_will_do():
 
         def backward(dh, dc):
             dc = dc + dh * o * (1 - t**2)
-            parts = (
+            dz = (
                 dc * j * i * (1 - i),
                 dc * i * (1 - j**2),
                 dc * c * f * (1 - f),
                 dh * t * o * (1 - o),
             )
-            return numpy.hstack(parts), dc * f
+            return numpy.hstack(dz), dc * f
 
         return o * t, new, backward
 
@@ -181,17 +181,17 @@ def test_any_right_answer_will_do():
 
 def test_the_command(capsys, monkeypatch):
     assert main([]) == 0
-    assert capsys.readouterr().out.count("not begun") == len(EXERCISES)
+    assert capsys.readouterr().out.count("not started") == len(EXERCISES)
     assert main(["elu"]) == 1
-    assert "fill in exercises/elu.py" in capsys.readouterr().out
+    assert "implement exercises/elu.py" in capsys.readouterr().out
     monkeypatch.setattr("exercises.elu.elu", elu)
     assert main(["elu"]) == 0
-    assert capsys.readouterr().out.split() == ["elu", "right"]
-    with pytest.raises(UserError, match="no exercise is called nonsense"):
+    assert capsys.readouterr().out.split() == ["elu", "correct"]
+    with pytest.raises(UserError, match="unknown exercise nonsense"):
         main(["nonsense"])
 
 
-def test_a_crash_is_told_in_lines(capsys, monkeypatch):
+def test_a_crash_is_reported(capsys, monkeypatch):
     def crash(x, mask):
         raise IndexError("out of range")
 

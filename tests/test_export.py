@@ -1,4 +1,4 @@
-"""The export command: from each source of weights to a file that says what it is."""
+"""The export command, from each source of weights to a file that describes itself."""
 
 import hashlib
 import sys
@@ -11,6 +11,7 @@ from PIL import Image
 from minicap import export
 from minicap.data.features import Features
 from minicap.data.scenes.calibrate import drawings
+from minicap.encoder import export as exporter
 from minicap.encoder import quantise
 from minicap.encoder.session import Encoder
 from minicap.encoder.weight_files import KERAS_NOTOP, OFFICIAL
@@ -26,8 +27,8 @@ pytest.importorskip("onnxruntime")
 
 @pytest.fixture
 def small(monkeypatch, tmp_path) -> list:
-    """As if every weight file made a very small encoder; which files were read."""
-    asked: list = []
+    """Make every weight file give a very small encoder; return the list of files read."""
+    paths: list = []
     about = {
         "encoder_id": "0",
         "weights": "small",
@@ -41,12 +42,12 @@ def small(monkeypatch, tmp_path) -> list:
         return model
 
     def read(path):
-        asked.append(path)
+        paths.append(path)
         return "weights"
 
-    monkeypatch.setattr(export, "read_weights", read)
-    monkeypatch.setattr(export, "build", build)
-    return asked
+    monkeypatch.setattr(exporter, "read_weights", read)
+    monkeypatch.setattr(exporter, "build", build)
+    return paths
 
 
 @pytest.fixture
@@ -73,12 +74,12 @@ def test_a_keras_file_becomes_an_encoder(tmp_path, monkeypatch, capsys):
     encoder = Encoder("inception_v3.onnx")
     assert (encoder.name, encoder.preprocessing) == ("mine", "squeeze-nearest-299")
     assert [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()] == [
-        ["wrote", "inception_v3.onnx, 87.1 MB"],
+        ["file", "inception_v3.onnx, 87.1 MB"],
         ["encoder_id", encoder.id],
         ["weights", "mine"],
         ["preprocessing", "squeeze-nearest-299"],
         ["pooling", "global average; 3x3 average pooling ignores padding"],
-        ["next", "python -m minicap.encode PHOTOS --out features"],
+        ["next", "minicap encode PHOTOS --out features"],
     ]
 
 
@@ -88,7 +89,7 @@ def test_the_next_command_names_another_file(tmp_path, small, capsys):
     assert f"--encoder {tmp_path / 'a/mine.onnx'}\n" in capsys.readouterr().out
 
 
-def test_a_file_that_cannot_be_read_writes_nothing(tmp_path):
+def test_an_unreadable_file_writes_nothing(tmp_path):
     (tmp_path / "w.h5").write_text("nonsense")
     with pytest.raises(UserError, match="w.h5: not a weight file"):
         run(tmp_path / "w.h5", "--out", tmp_path / "o.onnx")
@@ -104,13 +105,13 @@ def test_without_onnx(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--precision", "int8"], "belong together"),
-        (["--calibrate", "photos"], "belong together"),
+        (["--precision", "int8"], "need each other"),
+        (["--calibrate", "photos"], "need each other"),
         (["--expected", "f.npz"], "name the photos"),
         (["--min-cosine", "2"], "at most 1"),
     ],
 )
-def test_options_that_do_not_fit(words, message):
+def test_contradictory_options(words, message):
     with pytest.raises(UserError, match=message):
         run("w.h5", *words)
 
@@ -120,17 +121,17 @@ def test_options_that_do_not_fit(words, message):
 
 @pytest.fixture
 def official(monkeypatch, tmp_path):
-    """The official place moved to this machine: a function that starts a server with answers."""
+    """Replace the official server: a function that starts a local server with answers."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("MINICAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MINICAP_INCEPTION_H5", raising=False)
-    monkeypatch.setattr(export, "KERAS_NOTOP_MD5", hashlib.md5(FILE).hexdigest())
-    monkeypatch.setattr(export, "KERAS_NOTOP_SIZE", len(FILE))
+    monkeypatch.setattr(exporter, "KERAS_NOTOP_MD5", hashlib.md5(FILE).hexdigest())
+    monkeypatch.setattr(exporter, "KERAS_NOTOP_SIZE", len(FILE))
     servers = []
 
     def start(*answers):
         servers.append(Server(*answers))
-        monkeypatch.setattr(export, "OFFICIAL", servers[-1].url.removesuffix("file.bin"))
+        monkeypatch.setattr(exporter, "OFFICIAL_URL", servers[-1].url.removesuffix("file.bin"))
         return servers[-1]
 
     yield start
@@ -138,17 +139,17 @@ def official(monkeypatch, tmp_path):
         server.close()
 
 
-def test_the_official_file_is_fetched_once(official, tmp_path, small, capsys):
+def test_the_official_file_is_downloaded_once(official, tmp_path, small, capsys):
     server = official(good())
     for _ in range(2):
         assert run("--out", tmp_path / "o.onnx") == 0
     cached = tmp_path / "cache" / KERAS_NOTOP
     assert cached.read_bytes() == FILE and small == [cached, cached]
     assert len(server.asked) == 1
-    assert capsys.readouterr().out.count("fetching") == 1
+    assert capsys.readouterr().out.count("downloading") == 1
 
 
-def test_where_it_cannot_be_had_one_line_says_what_to_do(official, tmp_path):
+def test_a_failed_download_says_what_to_do(official, tmp_path):
     server = official(status(404))
     with pytest.raises(UserError, match="404") as error:
         run("--out", tmp_path / "o.onnx")
@@ -156,15 +157,15 @@ def test_where_it_cannot_be_had_one_line_says_what_to_do(official, tmp_path):
     assert server.url.replace("file.bin", KERAS_NOTOP) in str(error.value)
 
 
-def test_a_file_of_one_s_own_comes_first(official, monkeypatch, small, tmp_path):
+def test_the_environment_variable_takes_precedence(official, monkeypatch, small, tmp_path):
     monkeypatch.setenv("MINICAP_INCEPTION_H5", "own.h5")
     assert run("--out", tmp_path / "o.onnx") == 0
     assert small == [Path("own.h5")]
 
 
-def test_the_official_place_is_keras_own():
-    assert export.OFFICIAL.startswith("https://storage.googleapis.com/tensorflow/keras-app")
-    assert f"md5:{export.KERAS_NOTOP_MD5}" in OFFICIAL
+def test_the_official_url_is_keras_own():
+    assert exporter.OFFICIAL_URL.startswith("https://storage.googleapis.com/tensorflow/keras-app")
+    assert f"md5:{exporter.KERAS_NOTOP_MD5}" in OFFICIAL
 
 
 # ---- check ----------------------------------------------------------------------------------
@@ -172,22 +173,22 @@ def test_the_official_place_is_keras_own():
 
 @pytest.fixture
 def expected(photos, small, tmp_path) -> Path:
-    pictures = [photos / "0.png", photos / "1.png"]
-    array = Encoder(tmp_path / "small.onnx")(pictures)
+    images = [photos / "0.png", photos / "1.png"]
+    array = Encoder(tmp_path / "small.onnx")(images)
     array[1] *= 1.002
-    Features([path.name for path in pictures], array).save(tmp_path / "features.npz")
+    Features([path.name for path in images], array).save(tmp_path / "features.npz")
     return tmp_path / "features.npz"
 
 
 def test_check_passes_and_fails_by_photo(expected, photos, small, tmp_path, capsys):
     out = tmp_path / "o.onnx"
     assert run("w", "--out", out, "--expected", expected, "--check", photos / "0.png") == 0
-    assert out.exists() and "1 photos within 0.001, 0 beyond" in capsys.readouterr().out
+    assert out.exists() and "1 photos within 0.001, 0 above" in capsys.readouterr().out
     out.unlink()
     checked = [photos / "0.png", photos / "1.png"]
     assert run("w", "--out", out, "--expected", expected, "--check", *checked) == 1
     printed = capsys.readouterr().out
-    assert f"2.0e-03  {photos / '1.png'}\n" in printed and "1 beyond" in printed
+    assert f"2.0e-03  {photos / '1.png'}\n" in printed and "1 above" in printed
     assert "need --preprocessing squeeze-nearest" in printed
     assert not out.exists()
 
@@ -196,7 +197,7 @@ def test_check_without_expected_features_needs_keras(photos, small, tmp_path, mo
     monkeypatch.setitem(sys.modules, "keras", None)
     (tmp_path / "a.pth").write_bytes(b"PK")
     (tmp_path / "a.h5").write_bytes(b"\x89HDF")
-    for name, message in (("a.pth", "only Keras' .h5"), ("a.h5", "install it .*--expected")):
+    for name, message in (("a.pth", "only Keras' .h5"), ("a.h5", "pip install keras .*--expected")):
         with pytest.raises(UserError, match=message):
             run(tmp_path / name, "--check", photos / "0.png")
 
@@ -206,32 +207,34 @@ def test_check_without_expected_features_needs_keras(photos, small, tmp_path, mo
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No real calibration: the model stays as it is, with a fidelity that the test chooses."""
+    """Skip calibration: the model stays unchanged, with a fidelity that the test sets."""
     seen = []
 
-    def pretend(model, pictures):
-        seen.extend(pictures)
+    def pretend(model, images):
+        seen.extend(images)
         return model
 
     def fidelity(**numbers):
         found = quantise.Fidelity(0.99, 0.995, 0.5, 1.5)._replace(**numbers)
-        monkeypatch.setattr(quantise, "compare", lambda a, b, pictures: found)
+        monkeypatch.setattr(quantise, "compare", lambda a, b, images: found)
 
     monkeypatch.setattr(quantise, "quantise", pretend)
     fidelity()
     return seen, fidelity
 
 
-def test_int8_says_how_it_compares(photos, small, quick, tmp_path, monkeypatch, capsys):
+def test_int8_reports_its_fidelity(photos, small, quick, tmp_path, monkeypatch, capsys):
     (photos / "2.png").write_text("broken")
     Image.fromarray(drawings(1)[0]).save(photos / "8.png")
     monkeypatch.chdir(tmp_path)
     assert run("w", "--precision", "int8", "--calibrate", photos) == 0
     printed = capsys.readouterr().out
-    assert "skipped  " in printed and "2.png: not a picture" in printed
-    assert "cosine to float32 0.9900 or more, median 0.9950 (two different photos: 0.5" in printed
-    assert "1.50 times as quick" in printed and "--encoder inception_v3-int8.onnx" in printed
-    assert "calibrated on 6 photos; on 2 others" in printed
+    assert "skipped  " in printed and "2.png: not an image" in printed
+    assert "cosine to float32 at least 0.9900, median 0.9950 (two different photos: 0.5" in printed
+    assert (
+        "1.50 times the float32 speed" in printed and "--encoder inception_v3-int8.onnx" in printed
+    )
+    assert "calibrated on 6 photos; on 2 held-out photos" in printed
     assert len(quick[0]) == 6 and quick[0][0].shape == (299, 299, 3)
     assert (tmp_path / "inception_v3-int8.onnx").exists()
 
@@ -239,7 +242,7 @@ def test_int8_says_how_it_compares(photos, small, quick, tmp_path, monkeypatch, 
 def test_int8_too_far_from_float32_is_refused(photos, small, quick, tmp_path):
     quick[1](minimum=0.9799)
     words = ["w", "--precision", "int8", "--calibrate", photos, "--out", tmp_path / "o.onnx"]
-    with pytest.raises(UserError, match="cosine 0.9799 is less than --min-cosine 0.98; nothing"):
+    with pytest.raises(UserError, match="cosine 0.9799 is less than --min-cosine 0.98; no file"):
         run(*words)
     assert not (tmp_path / "o.onnx").exists()
     assert run(*words, "--min-cosine", 0.97) == 0
@@ -247,17 +250,18 @@ def test_int8_too_far_from_float32_is_refused(photos, small, quick, tmp_path):
 
 def test_int8_of_too_few_photos_is_refused(photos, small, quick):
     (photos / "0.png").write_text("broken")
-    with pytest.raises(UserError, match="7 photos are too few; int8 needs 8 or more"):
+    with pytest.raises(UserError, match="7 readable photos are too few; int8 needs at least 8"):
         run("w", "--precision", "int8", "--calibrate", photos)
     assert not quick[0]
 
 
 @pytest.mark.slow
 def test_int8_of_real_photos(real_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(export, "read_weights", lambda path: seeded_weights())
+    monkeypatch.setattr(exporter, "read_weights", lambda path: seeded_weights())
     photos = tmp_path / "list.txt"
     some = sorted((real_data / "coco/val2017").glob("*.jpg"))[:16]
     photos.write_text("".join(f"{path}\n" for path in some))
     assert run("w", "--precision", "int8", "--calibrate", photos, "--out", tmp_path / "o") == 0
-    assert "calibrated on 12 photos; on 4 others: cosine to float32 0.99" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "12 photos; on 4 held-out photos: cosine to float32 at least 0.99" in printed
     assert np.isfinite(Encoder(tmp_path / "o")(some[:1])).all()

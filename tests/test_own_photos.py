@@ -1,4 +1,4 @@
-"""docs/own-photos.md, run from its first command to its last on real photos."""
+"""docs/own-photos.md, run from the first command to the last on real photos."""
 
 import os
 import re
@@ -19,8 +19,8 @@ BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE.read_text(), re.MULTILI
 
 @pytest.mark.slow
 def test_the_page_as_it_stands(real_data, tmp_path):
-    """With a hundred photos of COCO and, as the official weights are not at hand, random ones in a
-    file of the same layout."""
+    """With a hundred photos of COCO and, in place of the official weights, which are not available
+    here, random ones in a file of the same layout."""
     pytest.importorskip("h5py")
     pytest.importorskip("onnxruntime")
     from tests.encoder.published import varied_weights, write_keras
@@ -56,13 +56,13 @@ def test_the_page_as_it_stands(real_data, tmp_path):
         printed.append(done.stdout)
     exported, encoded, trained, captions, from_python = printed
     assert "inception_v3.onnx" in exported and "squeeze-bilinear-299" in exported
-    # The captions speak of 4,941 photos; the others are not there.
+    # The file has captions of 4,941 photos; the others are missing.
     assert "100 photos encoded, 4,841 skipped" in encoded
     features = read_features(place / "features")
     assert features.array.shape == (100, 2048)
     known = read_captions(place / "captions.json").texts
     assert set(features.names) <= known.keys()
-    assert "splits drawn by photo" in trained and "captions.png" in trained
+    assert "random splits with seed" in trained and "captions.png" in trained
     assert (place / "model/captions.png").exists()
     model = Model.load(place / "model/model.safetensors")
     assert model.encoder == features.encoder
@@ -73,15 +73,15 @@ def test_the_page_as_it_stands(real_data, tmp_path):
 
 
 def test_a_smoke_test_with_a_trained_network(real_data, tmp_path):
-    """COCO's photos through MobileNetV2: encode, train on drawn splits, caption."""
+    """COCO's photos with MobileNetV2: encode, train on random splits, caption."""
     pytest.importorskip("onnxruntime")
     onnx = real_data / "encoders/mobilenetv2.onnx"
     commands = [
-        ["encode", real_data / "coco/val2017", "--encoder", onnx],
+        ["encode", real_data / "coco/val2017", "--out", "features", "--encoder", onnx],
         ["train", "--captions", real_data / "coco/captions_val2017.json", "--features", "features"]
         + ["--epochs", "4", "--min-count", "2", "--out", "model"],
-        ["caption", "model/model.safetensors", "--encoder", onnx]
-        + sorted((real_data / "coco/val2017").iterdir())[:4],
+        ["caption", *sorted((real_data / "coco/val2017").iterdir())[:4]]
+        + ["--model", "model/model.safetensors", "--encoder", onnx],
     ]
     for name, *words in commands:
         done = subprocess.run(

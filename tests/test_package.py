@@ -1,4 +1,4 @@
-"""The package as a whole: who knows whom, what is imported when, and what is never used."""
+"""The package as a whole: import rules, import times, dependencies and forbidden calls."""
 
 import ast
 import configparser
@@ -27,7 +27,7 @@ MODULES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for pa
 
 
 def imports(tree):
-    """All that a module imports, but for the eyes of a type checker alone."""
+    """The modules that a module imports, without those for the type checker only."""
     found = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -43,72 +43,96 @@ def imports(tree):
     return found
 
 
-KNOWS = {
+IMPORTS = {
     name: {other for other in imports(tree) if other.partition(".")[0] == "minicap"}
     for name, tree in MODULES.items()
 }
 
 
-def room(prefix):
-    """A module, or a package with all that is in it."""
-    return {name for name in MODULES if name == prefix or name.startswith(prefix + ".")}
+def folder(name):
+    """The folder below minicap a module is in, or the module itself: "nn", "backend", "train"."""
+    return name.split(".")[1] if "." in name else "minicap"
 
 
-NN, DATA, ENCODER = map(room, ("minicap.nn", "minicap.data", "minicap.encoder"))
-GROUND = {"minicap.utils.errors", "minicap.utils.files"}
-COMMANDS = {
+def modules_in(which):
+    return {name for name in MODULES if folder(name) == which}
+
+
+# Modules that can be run. Those of minicap's own folder are the commands.
+SCRIPTS = {
     name
     for name, tree in MODULES.items()
     if any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree.body)
 }
+COMMANDS = {name for name in SCRIPTS if name.count(".") == 1} - {"minicap.__main__"}
+
+# Folder or module -> the folders and modules it may import besides itself.
+MAY_IMPORT = {
+    "utils": set(),
+    "backend": {"utils.errors"},
+    "nn": {"backend"},
+    "encoder": {"utils", "backend"},
+    "data": {"utils", "encoder"},
+    "model": {"utils", "backend", "nn", "data"},
+    "generation": {"utils", "backend", "nn", "data", "model"},
+    "captioner": {"utils", "backend", "nn", "data", "model", "generation", "encoder"},
+    "training": {"utils", "backend", "nn", "data", "model", "generation", "encoder"},
+    "evaluation": {"utils", "backend", "nn", "data", "model", "generation", "encoder"},
+    "minicap": {"utils", "captioner"},
+    "__main__": {"utils", "minicap"},
+}
 
 
-@pytest.mark.parametrize(
-    ("who", "may_know"),
-    [
-        (NN, NN | {"minicap.backend"}),
-        ({"minicap.backend"}, GROUND),
-        ({"minicap.model.decoder"}, NN | {"minicap.backend"}),
-        (DATA, DATA | GROUND),
-        (
-            ENCODER - COMMANDS,
-            ENCODER | GROUND | {"minicap.backend"},
-        ),  # calibrate, a command, draws scenes
-        ({"minicap.generation.sampling"}, {"minicap.backend"}),
-        (
-            {"minicap.generation.beam_search"},
-            {
-                "minicap.backend",
-                "minicap.model.decoder",
-                "minicap.generation.sampling",
-                "minicap.utils.errors",
-            },
-        ),
-        (GROUND, GROUND),
-    ],
-    ids=["nn", "backend", "decoder", "data", "encoder", "choosing", "generate", "errors and files"],
-)
-def test_who_may_know_whom(who, may_know):
-    assert who, "a room without modules shows nothing"
-    for name in who:
-        assert KNOWS[name] <= may_know, f"{name} knows {KNOWS[name] - may_know}"
+@pytest.mark.parametrize("importer", MAY_IMPORT)
+def test_import_rules(importer):
+    assert modules_in(importer), "no such folder or module"
+    allowed = MAY_IMPORT[importer] | {importer}
+    for name in modules_in(importer):
+        forbidden = {
+            other
+            for other in IMPORTS[name]
+            if folder(other) not in allowed and other.removeprefix("minicap.") not in allowed
+        }
+        assert not forbidden, f"{name} imports {forbidden}"
 
 
-def test_nobody_imports_a_command():
-    assert {"minicap.train", "minicap.caption"} <= COMMANDS
-    for name, known in KNOWS.items():
-        assert not known & COMMANDS, f"{name} imports the command {known & COMMANDS}"
+def test_the_import_rules_cover_every_module():
+    assert {folder(name) for name in MODULES.keys() - COMMANDS} == MAY_IMPORT.keys()
 
 
-def test_nothing_is_imported_in_a_circle():
-    """Neither at the start nor inside functions."""
+def test_the_list_of_commands_is_complete():
+    from minicap.__main__ import COMMANDS as listed
+
+    assert {f"minicap.{name}" for name in listed} == COMMANDS
+
+
+def test_no_module_imports_a_command():
+    for name, imported in IMPORTS.items():
+        assert not imported & SCRIPTS, f"{name} imports the command {imported & SCRIPTS}"
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_commands_contain_no_logic(name):
+    """A command parses its options, calls the package and prints: four definitions, 120 lines."""
+    tree = MODULES[name]
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    found = {node.name: node for node in tree.body if isinstance(node, definitions)}
+    assert {"main"} <= found.keys() <= {"Options", "parse", "main", "report"}
+    for node in found.values():
+        nested = {n.name for n in ast.walk(node) if isinstance(n, definitions) and n is not node}
+        assert nested <= ({"check"} if node.name == "Options" else set()), node.name
+    assert len((ROOT / (name.replace(".", "/") + ".py")).read_text().splitlines()) <= 120
+
+
+def test_there_are_no_import_cycles():
+    """Neither at the top of modules nor inside functions."""
     done, path = set(), []
 
     def visit(name):
         assert name not in path, " -> ".join([*path[path.index(name) :], name])
         if name not in done:
             path.append(name)
-            for other in KNOWS[name] - {name}:
+            for other in IMPORTS[name] - {name}:
                 visit(other)
             done.add(path.pop())
 
@@ -116,10 +140,22 @@ def test_nothing_is_imported_in_a_circle():
         visit(name)
 
 
+FUSED = {"adam"}  # a kernel takes each array by itself
+
+
+def test_no_function_has_more_than_six_positional_arguments():
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name not in FUSED:
+                arguments = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+                arguments = [a for a in arguments if a not in ("self", "cls")]
+                assert len(arguments) <= 6, f"{name}.{node.name} has {len(arguments)}"
+
+
 def test_no_pickle_no_eval_no_shell():
     for name, tree in MODULES.items():
-        known = {module.partition(".")[0] for module in imports(tree)}
-        assert not known & {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}, name
+        imported = {module.partition(".")[0] for module in imports(tree)}
+        assert not imported & {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve"}, name
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
@@ -131,7 +167,7 @@ def test_no_pickle_no_eval_no_shell():
 
 
 def test_every_exception_can_be_pickled():
-    """As a user's pool of processes does with the one that a bad photo raises."""
+    """So that it can be raised in a process pool."""
     found = set()
     for name, tree in MODULES.items():
         for node in tree.body:
@@ -148,21 +184,22 @@ def test_every_exception_can_be_pickled():
 
 
 def loaded_after(code, *words):
-    """The names of all modules that a fresh process has loaded after this code."""
+    """The modules that a new process has loaded after running some code."""
     code += "\nprint('loaded', *sys.modules)"
     command = [sys.executable, "-c", "import sys\n" + code, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
-def test_import_minicap_costs_nothing():
+def test_import_minicap_is_cheap():
     loaded = loaded_after("import minicap; minicap.__version__; minicap.UserError")
-    assert "minicap" in loaded and len(room("minicap") & loaded) == 2  # and minicap.utils.errors
+    expected = {"minicap", "minicap.utils", "minicap.utils.errors"}
+    assert MODULES.keys() & loaded == expected
     assert not loaded & {"numpy", "PIL", "tyro", "safetensors", "tqdm", "onnxruntime"}
 
 
-def test_training_on_features_imports_no_heavy_part(tmp_path):
-    """A whole run, report included, without what only encoders and GPUs need."""
+def test_training_on_features_imports_no_heavy_package(tmp_path):
+    """A complete run with its report, without the packages of encoders and GPUs."""
     words = arguments(write_data(tmp_path / "data"), f"--out={tmp_path / 'out'}", "--epochs=1")
     loaded = loaded_after("from minicap import train; train.main(sys.argv[1:])", *words)
     assert "numpy" in loaded and (tmp_path / "out/loss.svg").exists()
@@ -170,7 +207,7 @@ def test_training_on_features_imports_no_heavy_part(tmp_path):
     assert not loaded & heavy
 
 
-def test_minicap_offers_what_it_says():
+def test_minicap_exports_its_all():
     import minicap
 
     assert set(minicap.__all__) == {"Captioner", "UserError", "load"}
@@ -187,7 +224,7 @@ def setup():
 
 
 def test_every_folder_with_code_is_a_package():
-    """setup.cfg finds packages by their __init__.py: a folder without one is missing in a wheel."""
+    """setup.cfg finds packages by their __init__.py; a wheel lacks folders without one."""
     assert all((folder / "__init__.py").exists() for folder in {path.parent for path in FILES})
 
 
@@ -197,9 +234,8 @@ def test_setup_cfg_and_package_agree_on_the_version(setup):
     assert setup["metadata"]["version"] == minicap.__version__
 
 
-def test_every_import_is_a_dependency_that_is_declared(setup):
-    """The core needs seven libraries; all else is an
-    extra, and imported inside a function."""
+def test_every_import_is_a_declared_dependency(setup):
+    """The core needs seven libraries. All others are extras, imported inside functions."""
     distributions = {"PIL": "pillow"}
 
     def declared(text):
@@ -208,17 +244,17 @@ def test_every_import_is_a_dependency_that_is_declared(setup):
     core = declared(setup["options"]["install_requires"])
     assert core == {"filelock", "numpy", "pillow", "safetensors", "threadpoolctl", "tqdm", "tyro"}
     extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py", "pycocoevalcap"}
-    extra |= {"torch", "keras"}  # a user's own, to read a .pth file and to compare with
+    extra |= {"torch", "keras"}  # optional, to read a .pth file and to compare with
     for name, tree in MODULES.items():
         known = {module.partition(".")[0] for module in imports(tree)}
         foreign = known - sys.stdlib_module_names - {"minicap"}
         assert {distributions.get(n, n) for n in foreign} <= core | extra, name
         top = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
         heavy = {module.partition(".")[0] for module in imports(top)} & extra
-        assert not heavy, f"{name} imports {heavy} at once"
+        assert not heavy, f"{name} imports {heavy} at the top"
 
 
-def test_no_file_names_a_place_of_one_machine():
+def test_no_file_contains_a_path_of_one_machine():
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT,

@@ -1,7 +1,7 @@
-"""The site: it builds without a warning, and a browser draws every page of it without help.
+"""The site: it builds without a warning, and a browser renders every page offline.
 
-Chromium opens the pages one after the other in a frame as wide as a phone, and then wider. It can
-find no other host than this test's own server; what a page asks for, it says itself.
+Chromium opens each page in a frame as wide as a phone, and then wider. It can reach no host except
+this test's own server, and each page's requests are checked.
 """
 
 import importlib.util
@@ -81,7 +81,7 @@ addEventListener("load", async () => {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built site. The build is strict: a warning, a dead link among them, is an error."""
+    """The built site. Warnings, for example about dead links, are errors."""
     for name in ("sphinx", "furo", "myst_parser"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"the site needs {name} (extra: docs)")
@@ -103,14 +103,14 @@ def pages_of(site):
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning(site):
+def test_site_builds_without_a_warning(site):
     pages = pages_of(site)
     assert "index.html" in pages and "reference/minicap.nn.lstm.html" in pages
     assert len([page for page in pages if page.startswith("walkthrough/")]) >= 6
 
 
 class Server(SimpleHTTPRequestHandler):
-    """Serves the site and the harness, takes the result, and notes what is not there."""
+    """Serves the site and the harness, receives the result, and records errors."""
 
     def do_GET(self):
         if self.path == "/check.html":
@@ -137,8 +137,8 @@ class Server(SimpleHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_a_browser_draws_every_page(site, tmp_path):
-    """All formulas and pictures, within the width there is, no error, nothing asked of others."""
+def test_browser_renders_every_page(site, tmp_path):
+    """All formulas and images, within the frame, without errors or requests to other hosts."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium")
     pages = [page for page in pages_of(site) if page != "search.html"]
@@ -151,7 +151,7 @@ def test_a_browser_draws_every_page(site, tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     log = tmp_path / "chromium.log"
-    with open(log, "wb") as told:
+    with open(log, "wb") as output:
         browser = subprocess.Popen(
             [
                 CHROMIUM,
@@ -159,8 +159,8 @@ def test_a_browser_draws_every_page(site, tmp_path):
                 f"--user-data-dir={tmp_path / 'profile'}",
                 f"{address}/check.html",
             ],
-            stdout=told,
-            stderr=told,
+            stdout=output,
+            stderr=output,
         )
         try:
             assert server.done.wait(300), log.read_text(errors="replace")[-4000:]
@@ -178,7 +178,7 @@ def test_a_browser_draws_every_page(site, tmp_path):
         assert entry["images"] == entry["shown"], page
         assert entry["outside"] == [], page
         for width, wide in zip(WIDTHS, entry["wide"], strict=True):
-            assert wide <= width, f"{page} is {wide} pixels wide where there are {width}"
+            assert wide <= width, f"{page} is {wide} pixels wide in a frame of {width}"
     chapters = [entry for page, entry in found.items() if page.startswith("walkthrough/0")]
     assert sum(entry["math"] for entry in chapters) > 100
     assert all(entry["images"] for entry in chapters)

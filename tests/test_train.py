@@ -1,7 +1,8 @@
-"""`python -m minicap.train`, as a user meets it."""
+"""`minicap train` from the command line."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from PIL import Image
 
 from minicap import train
 from minicap.data.features import Features, read_features
-from minicap.model.trained_model import Model, checkpoint
+from minicap.model import checkpoint
+from minicap.model.trained_model import Model
+from minicap.training import run as run_module
 from minicap.training.recipes import RECIPES, Recipe
 from minicap.training.run import LOCK, METRICS, MODEL, RUN
-from minicap.utils import command_line as commands
+from minicap.utils import command_line
 from minicap.utils.files import exclusive
+from minicap.utils.renamed import RENAMED
 from tests.tiny import SHAPE, arguments, write_data
 
 
@@ -33,14 +37,14 @@ def out(tmp_path):
 
 @pytest.fixture
 def command(files, capsys):
-    """Runs the command in this process on the tiny data, or on other arguments: its exit status,
-    output and error lines. There is never a traceback."""
+    """Runs the command in this process on the tiny data, or with other arguments instead, and
+    returns its exit status, output and error lines. There is never a traceback."""
 
     def call(*more, instead=None):
         capsys.readouterr()
         words = [*map(str, more)]
         with pytest.raises(SystemExit) as caught:
-            commands.run(lambda: train.main(words if instead else arguments(files, *words)))
+            command_line.run(lambda: train.main(words if instead else arguments(files, *words)))
         output = capsys.readouterr()
         assert "Traceback" not in output.err
         return caught.value.code or 0, output.out, output.err
@@ -49,7 +53,7 @@ def command(files, capsys):
 
 
 def one_line(result, *parts):
-    """A refusal: exit status 1, and one line on stderr that has all these parts."""
+    """Check for exit status 1 and one line on stderr that contains all parts."""
     status, _, error = result
     assert status == 1 and error.startswith("error: ") and error.count("\n") == 1, error
     for part in parts:
@@ -62,60 +66,63 @@ def contents(folder):
 
 
 def test_a_whole_run(command, out, tmp_path):
-    """What it prints and what it leaves."""
+    """What it prints, and the files that it leaves."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("9.jpg", "10.jpg", "11.jpg"):
         Image.new("RGB", (40, 30), "red").save(photos / name)
     status, text, error = command(f"--out={out}", f"--photos={photos}")
     assert status == 0 and not error
-    assert "train 6 pictures with 15 captions" in text
-    assert "dev 3 pictures with 7 captions, test 3 pictures with 8 captions" in text
-    assert "8 features a picture" in text
-    settings = replace(RECIPES["flickr8k"], epochs=2, batch_size=4, min_count=2, **SHAPE)
-    usual = asdict(Recipe())
-    for name, value in asdict(settings).items():  # what differs from the defaults, and nothing else
-        assert (f" {name} {value}" in text.split("recipe    ")[1].split("\n")[0]) == (
-            value != usual[name]
-        )
-    assert "epoch   2  train loss" in text and "truth: A red dog sits ." in text
-    assert f"model     {out / MODEL}, of epoch" in text
-    assert f"python -m minicap.caption {out / MODEL}" in text
+    assert "train 6 images with 15 captions" in text
+    assert "dev 3 images with 7 captions, test 3 images with 8 captions" in text
+    assert "8 image features" in text
+    flickr8k = RECIPES["flickr8k"]
+    used = Recipe(
+        replace(flickr8k.decoder, **SHAPE),
+        replace(flickr8k.training, epochs=2, batch_size=4, min_count=2),
+    )
+    defaults, shown = asdict(Recipe()), text.split("recipe    ")[1].split("\n")[0]
+    for group, settings in asdict(used).items():
+        for name, value in settings.items():  # what differs from the defaults, and nothing else
+            assert (f" {name} {value}" in shown) == (value != defaults[group][name])
+    assert "epoch   2  train loss" in text and "reference: A red dog sits ." in text
+    assert f"model     {out / MODEL} from epoch" in text
+    assert f"minicap caption PHOTO... --model {out / MODEL}" in text
     assert set(contents(out)) == {MODEL, RUN, METRICS, "loss.svg", "captions.png"}
     for name in ("loss.svg", "captions.png"):
-        assert f"picture   {out / name}" in text
-    with Image.open(out / "captions.png") as picture:
-        assert min(picture.size) > 300
+        assert f"image     {out / name}" in text
+    with Image.open(out / "captions.png") as image:
+        assert min(image.size) > 300
     lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     model = Model.load(out / MODEL)
     assert model.encoder == {"id": "tiny", "name": "tiny encoder"}
     about = checkpoint.load(out / MODEL, "model")[1]
-    assert about["options"]["settings"]["dropout"] == 0.3
+    assert about["options"]["training"]["dropout"] == 0.3
 
 
 def test_a_photo_that_is_missing_at_the_end_is_a_note(command, out, tmp_path):
-    """A day's training does not end in an error for one picture."""
+    """A long training does not end in an error because of one image."""
     Image.new("RGB", (40, 30)).save(tmp_path / "9.jpg")
     status, text, _ = command(f"--out={out}", f"--photos={tmp_path}")
     assert status == 0 and "10.jpg: no such file" in text
     assert (out / "captions.png").exists() and "model     " in text
 
 
-def test_a_doubtful_photo_is_told_before_the_training(command, out, tmp_path):
+def test_an_ambiguous_photo_is_an_error_before_the_training(command, out, tmp_path):
     for folder in "a", "b":
         (tmp_path / "photos" / folder).mkdir(parents=True)
         Image.new("RGB", (40, 30)).save(tmp_path / "photos" / folder / "9.jpg")
     result = command(f"--out={out}", f"--photos={tmp_path / 'photos'}")
     one_line(result, "9.jpg could be a/9.jpg or b/9.jpg")
     assert not out.exists()
-    for folder in "a", "b":  # one that training knows and that is not shown is no matter
+    for folder in "a", "b":  # the name of a photo that is not shown may be ambiguous
         (tmp_path / "photos" / folder / "9.jpg").rename(tmp_path / "photos" / folder / "0.jpg")
     assert command(f"--out={out}", f"--photos={tmp_path / 'photos'}")[0] == 0
 
 
 def test_captions_that_cannot_be_printed_do_not_end_a_run(files, out):
-    """Half a character, as some JSON has it; and letters that the terminal's encoding lacks."""
+    """Half a surrogate pair, as in some JSON, and letters that the terminal's encoding lacks."""
     captions = files.captions.read_text().replace("sits", "s\u00f6\u0436se \ud83d")
     rows = [line.split("\t") for line in captions.splitlines()]
     lines = [json.dumps({"image": name.partition("#")[0], "caption": text}) for name, text in rows]
@@ -134,7 +141,7 @@ def test_without_out_runs_are_numbered(command, tmp_path, monkeypatch):
         assert f"folder    {folder}\n" in text and (tmp_path / folder / MODEL).exists()
 
 
-def test_notes_say_what_was_left_out(command, files, out):
+def test_notes_name_what_was_left_out(command, files, out):
     with open(files.train_split, "a") as file:
         file.write("bare.jpg\n")
     _, text, _ = command(f"--out={out}", "--epochs=1")
@@ -143,14 +150,14 @@ def test_notes_say_what_was_left_out(command, files, out):
 
 def test_recipes_and_single_settings(command, out):
     _, text, _ = command("--recipe=course", f"--out={out}", "--epochs=1", "--steps-per-epoch=2")
-    assert "recipe    course: " in text and "sampling photos" in text
-    settings = checkpoint.load(out / RUN, "run")[1]["options"]["settings"]
-    assert (settings["sampling"], settings["max_length"]) == ("photos", 20)
+    assert "recipe    course: " in text and "sample_by images" in text
+    settings = checkpoint.load(out / RUN, "run")[1]["options"]["training"]
+    assert (settings["sample_by"], settings["max_length"]) == ("images", 20)
     assert settings["dropout"] == settings["clip_norm"] == 0
 
 
 def test_the_best_recipe_from_end_to_end(command, out):
-    """Supervised, then self-critical epochs, a model that is chosen by CIDEr-D, and writes."""
+    """Supervised, then self-critical epochs, and a model that is chosen by CIDEr-D."""
     more = (
         "--recipe=best",
         "--epochs=3",
@@ -162,12 +169,12 @@ def test_the_best_recipe_from_end_to_end(command, out):
     assert status == 0 and "train loss" in text and "train reward" in text
     lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     best = max(lines, key=lambda line: line["dev_cider"])
-    assert f"of epoch {best['epoch']};" in text
-    assert Model.load(out / MODEL).sizes.photo == "always"
+    assert f"from epoch {best['epoch']};" in text
+    assert Model.load(out / MODEL).decoder.config.image_input == "every_step"
 
 
 def test_early_stop(command, out):
-    """A learning rate that is too large for this: dev loss rises soon."""
+    """With a learning rate that is too large, the dev loss soon rises."""
     status, _, _ = command(
         f"--out={out}", "--epochs=60", "--patience=2", "--learning-rate=0.3", "--dropout=0"
     )
@@ -186,8 +193,8 @@ def process(files, *more, **options):
 COURSE = ("--recipe=course", "--steps-per-epoch=300", "--validation=words", "--dropout=0.1")
 
 
-def test_ctrl_c_then_resume_ends_as_if_nothing_had_been(files, out, tmp_path, command):
-    """SIGINT to a real process; its last lines say how to go on, and what they say works."""
+def test_ctrl_c_and_resume_equals_an_uninterrupted_run(files, out, tmp_path, command):
+    """SIGINT to a real process, whose last line says how to resume. That works."""
     child = process(files, f"--out={out}", "--epochs=3", *COURSE)
     for line in child.stdout:
         if line.startswith("epoch   1"):
@@ -196,7 +203,7 @@ def test_ctrl_c_then_resume_ends_as_if_nothing_had_been(files, out, tmp_path, co
     text, error = child.communicate()
     assert child.returncode == 130 and not error
     hint = text.splitlines()[-1]
-    assert hint == f"stopped and saved; go on with: python -m minicap.train --resume {out}"
+    assert hint == f"stopped and saved; resume with: minicap train --resume {out}"
     place = checkpoint.load(out / RUN, "run")[1]["place"]
     assert 300 <= place["t"] < 900
     status, text, _ = command("--resume", out, instead=True)
@@ -206,20 +213,19 @@ def test_ctrl_c_then_resume_ends_as_if_nothing_had_been(files, out, tmp_path, co
     one, other = (checkpoint.load(folder / RUN, "run")[0] for folder in (out, whole))
     for name in ("parameters", "m", "v"):
         assert numpy.array_equal(one[name], other[name])
-    one, other = (Model.load(folder / MODEL).parameters.flat for folder in (out, whole))
+    one, other = (Model.load(folder / MODEL).decoder.parameters.flat for folder in (out, whole))
     assert numpy.array_equal(one, other)
 
 
 def test_a_signal_to_all_processes_saves_as_well(files, out):
-    """As `timeout`, a batch system or `kill -- -GROUP` sends it: to the workers, too. And all of
-    them end."""
+    """`timeout`, a batch system or `kill -- -GROUP` signals the workers, too. All of them end."""
     child = process(files, f"--out={out}", "--epochs=3", *COURSE[:-1], "--dropout=0.1",
                     "--workers=2", start_new_session=True)  # fmt: skip
     for line in child.stdout:
         if line.startswith("epoch   1"):
             break
     os.killpg(child.pid, signal.SIGTERM)
-    text, error = child.communicate(timeout=60)  # waits until nobody holds the pipe any more
+    text, error = child.communicate(timeout=60)  # waits until all processes have closed the pipe
     assert child.returncode == 130 and not error
     assert text.splitlines()[-1].startswith("stopped and saved")
     assert 300 <= checkpoint.load(out / RUN, "run")[1]["place"]["t"] < 900
@@ -235,13 +241,12 @@ def test_resume_with_more_epochs_equals_all_at_once(command, out, tmp_path):
 
 
 def test_a_longer_self_critical_run_has_more_self_critical_epochs(command, out, tmp_path):
-    """They begin where they began: the logits are sharpened once, and no epoch is an ordinary one
-    again."""
+    """They start where they did: logits are divided once, and no later epoch is supervised."""
     words = ("--self-critical-epochs=1", "--monitor=cider", "--samples-per-image=2")
-    words += ("--temperature=0.25",)
+    words += ("--self-critical-temperature=0.25",)
     command(f"--out={out}", *words, "--epochs=2")
     status, text, _ = command("--resume", out, "--epochs=4", instead=True)
-    assert status == 0 and "self_critical 3" in text
+    assert status == 0 and "self_critical_epochs 3" in text
     kinds = [json.loads(line).keys() & {"train_loss", "train_reward"} for line in
              (out / METRICS).read_text().splitlines()]  # fmt: skip
     assert kinds == [{"train_loss"}, *3 * [{"train_reward"}]]
@@ -251,18 +256,18 @@ def test_a_longer_self_critical_run_has_more_self_critical_epochs(command, out, 
         [json.loads(line)["dev_loss"] for line in (folder / METRICS).read_text().splitlines()]
         for folder in (out, whole)
     )
-    assert first == pytest.approx(second, rel=1e-2)  # but for the step sizes of the second epoch
-    for wrong in (["--monitor=loss"], ["--patience=2"]):  # which would throw these epochs away
-        result = command(f"--out={out}2", *words, *wrong)
-        one_line(result, wrong[0].partition("=")[0] + " must be", "self-critical epochs")
+    assert first == pytest.approx(second, rel=1e-2)  # other learning rates in epoch 2
+    for wrong in ("--monitor=loss", "--patience=2"):  # either would discard these epochs
+        result = command(f"--out={out}2", *words, wrong)
+        one_line(result, wrong.partition("=")[0] + " must be", "self-critical epochs")
     one_line(command("--resume", out, "--epochs=1", instead=True), "--epochs must be more than 1")
 
 
-def test_resume_without_its_model_is_said_before_training(command, out):
+def test_resume_without_its_model_is_an_error_before_training(command, out):
     command(f"--out={out}")
     (out / MODEL).unlink()
     before = contents(out)
-    one_line(command("--resume", out, "--epochs=4", instead=True), out / MODEL, "is gone")
+    one_line(command("--resume", out, "--epochs=4", instead=True), out / MODEL, "is missing")
     assert contents(out) == before
 
 
@@ -294,7 +299,7 @@ def test_resume_with_the_same_data_in_another_place(command, files, out, tmp_pat
         ("test-split", "test.txt"), ("features", "features.npz"),
     ]]  # fmt: skip
     assert command("--resume", out, "--epochs=2", *where, instead=True)[0] == 0
-    assert command("--resume", out, "--epochs=3", instead=True)[0] == 0  # they are remembered
+    assert command("--resume", out, "--epochs=3", instead=True)[0] == 0  # the new paths are saved
 
 
 def test_resume_refuses_other_settings(command, out):
@@ -322,7 +327,7 @@ def test_resume_refuses_changed_data(command, files, out):
     assert contents(out) == before
 
 
-def test_a_folder_in_which_another_process_trains_is_left_alone(command, out):
+def test_a_folder_in_which_another_process_trains_is_refused(command, out):
     command(f"--out={out}")
     before = contents(out)
     with exclusive(out / LOCK, ""):
@@ -341,17 +346,17 @@ def test_resume_of_nothing_or_of_something_broken(command, out):
     one_line(command("--resume", out, instead=True), "this is a model, but a run is needed")
 
 
-def test_out_that_holds_a_run_is_not_touched(command, out, monkeypatch):
+def test_out_that_contains_a_run_is_not_touched(command, out, monkeypatch):
     command(f"--out={out}")
     before = contents(out)
-    monkeypatch.setattr(train, "load_dataset", None)  # said before the data is read
-    one_line(command(f"--out={out}"), f"{out} holds a run already", f"--resume {out}")
+    monkeypatch.setattr(run_module, "load_dataset", None)  # refused before the data is read
+    one_line(command(f"--out={out}"), f"{out} contains a run", f"--resume {out}")
     assert contents(out) == before
 
 
-def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
+def test_an_impossible_out_is_an_error_before_training(command, files, tmp_path):
     one_line(command(f"--out={files.captions}"), "this is a file")
-    one_line(command(f"--out={files.captions}/x"), "cannot make the folder")
+    one_line(command(f"--out={files.captions}/x"), "cannot create the folder")
 
 
 @pytest.mark.parametrize(
@@ -367,10 +372,10 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--beta1=1",
         "--beta2=-0.1",
         "--epsilon=0",
-        "--epsilon=1e-40",  # 0 as float32 has it, nearly
+        "--epsilon=1e-40",  # almost 0 in float32
         "--self-critical-epochs=2",  # all of them
         "--samples-per-image=1",
-        "--temperature=0",
+        "--self-critical-temperature=0",
         "--self-critical-learning-rate=0",
         "--bleu-reward=-1",
         "--warmup-epochs=-1",
@@ -397,14 +402,14 @@ def test_out_that_cannot_be_is_said_before_training(command, files, tmp_path):
         "--seed=-1",
     ],
 )
-def test_numbers_that_make_no_sense(command, out, option):
+def test_numbers_out_of_range(command, out, option):
     one_line(command(f"--out={out}", option), option.partition("=")[0] + " must be")
     assert not out.exists()
 
 
-def test_every_option_of_the_decoder_s_shape_at_once(command, out):
+def test_every_option_of_the_architecture_at_once(command, out):
     """Trained, with dropout and self-critical epochs, resumed, and loaded."""
-    shape = ("--embedding-size=7", "--image-input=always", "--image-bottleneck=0")
+    shape = ("--embedding-size=7", "--image-input=every_step", "--image-bottleneck=0")
     more = (
         "--dropout=0.2",
         "--embedding-dropout=0.2",
@@ -413,9 +418,11 @@ def test_every_option_of_the_decoder_s_shape_at_once(command, out):
     )
     more += ("--monitor=cider",)
     status, output, _ = command(f"--out={out}", *shape, *more, "--workers=2")
-    assert status == 0 and "photo always, image_bottleneck 0" in output
-    sizes = Model.load(out / MODEL).sizes
-    assert (sizes.embedding, sizes.photo, sizes.image_bottleneck) == (7, "always", 0)
+    assert status == 0 and "image_bottleneck 0" in output
+    assert "image_input every_step" in output
+    config = Model.load(out / MODEL).decoder.config
+    assert (config.embedding_size, config.image_input) == (7, "every_step")
+    assert config.image_bottleneck == 0
     assert command(f"--resume={out}", "--epochs=3", instead=True)[0] == 0
 
 
@@ -439,7 +446,7 @@ def test_help_explains_every_option(command):
         "--workers",
     ):
         assert option in text
-    assert "share dropped of the photo" in " ".join(text.split())
+    assert "dropout rate of the image features" in " ".join(text.split())
 
 
 def test_no_cupy_is_one_line(command, out, monkeypatch):
@@ -497,33 +504,33 @@ def test_half_of_the_files_names_the_others(command, files):
 
 
 def test_captions_and_features_are_enough(command, files, out):
-    """Splits are drawn, said, and kept when the run goes on."""
+    """Splits are random, reported, and the same when the run resumes."""
     given = f"--captions={files.captions}", f"--features={files.features}", f"--out={out}"
     small = "--epochs=1", "--batch-size=4", "--min-count=1", "--dev-fraction=0.3"
     status, text, error = command(*given, *small, instead=True)
     assert status in (0, None) and not error
-    assert "note      splits drawn by photo with seed 0" in text
+    assert "note      random splits with seed 0" in text
     status, again, _ = command(f"--resume={out}", "--epochs=2", instead=True)
-    assert status in (0, None) and "drawn by photo" in again and "epoch   2" in again
+    assert status in (0, None) and "random splits" in again and "epoch   2" in again
     one_line(command(f"--resume={out}", "--split-seed=1", instead=True), "--split-seed cannot be")
 
 
-def test_photos_folder_is_looked_for_first(command, out, tmp_path):
+def test_a_missing_photos_folder_is_an_error_before_training(command, out, tmp_path):
     one_line(command(f"--out={out}", f"--photos={tmp_path / 'nix'}"), "nix: no such folder")
     assert not out.exists()
 
 
 def test_divergence_as_a_real_process(files, out):
-    """No chatter of NumPy on stderr: one line, with the step."""
+    """One line on stderr, which names the step, and no warnings from NumPy."""
     child = process(files, f"--out={out}", "--learning-rate=1e30")
     _, error = child.communicate()
     assert child.returncode == 1 and error.count("\n") == 1
     assert "the loss became nan at step 2" in error and "--learning-rate" in error
-    assert not out.exists()  # nothing was saved: no empty folder stays
+    assert not out.exists()  # nothing was saved, and no empty folder is left
 
 
 def test_output_that_nobody_reads(files, out):
-    """`| head -1`: the reader goes, the command ends without a traceback."""
+    """`| head -1` closes the pipe. The command ends without a traceback."""
     child = process(files, f"--out={out}", "--epochs=1000")
     child.stdout.readline()
     child.stdout.close()
@@ -532,41 +539,79 @@ def test_output_that_nobody_reads(files, out):
     assert child.wait() != 0 and "Traceback" not in error
 
 
-def test_a_run_that_is_worse_than_no_training_says_so(command, out):
+def test_a_run_that_is_worse_than_no_training_warns(command, out):
     status, output, _ = command(f"--out={out}", "--learning-rate=30", "--epochs=1")
     assert status == 0
-    assert "warning   the best dev loss, " in output and "lower --learning-rate" in output
+    assert "warning   the best dev loss, " in output and "use a smaller --learning-rate" in output
     output = command(f"--out={out}-2", "--epochs=1")[1]
     assert "warning" not in output
 
 
-def test_cider_cannot_choose_by_one_photo(command, files, out):
+def test_cider_needs_two_dev_images(command, files, out):
     files.dev_split.write_text(files.dev_split.read_text().split()[0] + "\n")
-    one_line(command(f"--out={out}", "--monitor=cider"), "two dev photos or more", "--monitor loss")
+    result = command(f"--out={out}", "--monitor=cider")
+    one_line(result, "at least two dev images", "--monitor loss")
     assert command(f"--out={out}", "--monitor=loss", "--epochs=1")[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
-        (lambda about: about["options"]["settings"].update(layers=2), "trained with --layers"),
-        (lambda about: about["options"]["settings"].update(odd=1), "has the option odd"),
-        (lambda about: about["options"]["settings"].pop("dropout"), "lacks the option dropout"),
-        (lambda about: about["options"].update(odd=1), "has the option odd"),
-        (lambda about: about["options"]["data"].pop("dev_fraction"), "lacks the option dev_frac"),
+        (lambda options: options["decoder"].update(layers=2), "trained with --layers"),
+        (lambda options: options["decoder"].update(odd=1), "has the option odd"),
+        (lambda options: options["training"].update(odd=1), "has the option odd"),
+        (lambda options: options["training"].pop("dropout"), "lacks the option dropout"),
+        (lambda options: options.update(odd=1), "has the option odd"),
+        (lambda options: options["data"].pop("dev_fraction"), "lacks the option dev_frac"),
     ],
 )
-def test_a_run_of_another_version_is_one_line(command, out, change, told):
+def test_a_run_of_another_version_is_one_line(command, out, change, reason):
     command(f"--out={out}", "--epochs=1")
     arrays, about = checkpoint.load(out / RUN, "run")
-    change(about)
+    change(about["options"])
     checkpoint.save(out / RUN, "run", arrays, about)
-    one_line(command("--resume", out, instead=True), told, out / RUN)
+    one_line(command("--resume", out, instead=True), reason, out / RUN)
 
 
-def test_a_run_that_had_removed_options_off_goes_on(command, out):
+def test_a_run_that_had_removed_options_off_resumes(command, out):
     command(f"--out={out}", "--epochs=1")
     arrays, about = checkpoint.load(out / RUN, "run")
-    about["options"]["settings"] |= {"layers": 1, "tie": False, "average": 1, "label_smoothing": 0}
+    about["options"]["decoder"] |= {"layers": 1, "tie": False}
+    about["options"]["training"] |= {"average": 1, "label_smoothing": 0}
     checkpoint.save(out / RUN, "run", arrays, about)
     assert command("--resume", out, "--epochs=2", instead=True)[0] == 0
+
+
+def as_format_1(about):
+    """The description that a run of format 1 had, with its old names."""
+    options = dict(about["options"])
+    settings = options.pop("decoder") | options.pop("training")
+    settings["temperature"] = settings.pop("self_critical_temperature")
+    old = {new: name for name, new in RENAMED.items() if name != "photo"}
+    values = {"initial_state": "first", "every_step": "always", "images": "photos"}
+    options["settings"] = {
+        "photo" if name == "image_input" else old.get(name, name): (
+            values.get(value, value) if name in ("image_input", "sample_by") else value
+        )
+        for name, value in settings.items()
+    }
+    options["threads"] = options.pop("workers")
+    return about | {"options": options}
+
+
+def test_a_run_of_format_1_resumes(command, out, tmp_path, monkeypatch):
+    """To the same result, bit for bit, as one of this format."""
+    words = ("--recipe=best", "--self-critical-epochs=1", "--samples-per-image=2", "--epochs=2")
+    command(f"--out={out}", *words)
+    shutil.copytree(out, tmp_path / "old")
+    arrays, about = checkpoint.load(out / RUN, "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 1)
+        old = as_format_1({name: about[name] for name in about.keys() - {"format", "kind"}})
+        checkpoint.save(tmp_path / "old" / RUN, "run", arrays, old)
+    for folder in out, tmp_path / "old":
+        assert command("--resume", folder, "--epochs=3", instead=True)[0] == 0
+    one, other = (checkpoint.load(folder / RUN, "run") for folder in (out, tmp_path / "old"))
+    assert all(numpy.array_equal(one[0][name], other[0][name]) for name in one[0])
+    assert one[1]["options"]["training"] == other[1]["options"]["training"]
+    assert one[1]["options"]["decoder"] == other[1]["options"]["decoder"]

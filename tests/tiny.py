@@ -1,4 +1,4 @@
-"""A data set, a model and a command line so small that a whole run takes a tenth of a second."""
+"""A data set, a model and a command line, so small that a whole run takes a tenth of a second."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -15,15 +15,15 @@ from minicap.model.trained_model import Model
 from minicap.training.config import TrainingConfig
 from minicap.training.recipes import Recipe
 
-WIDTH = 8  # features of a photo
+WIDTH = 8  # features per image
 SHAPE = {"hidden_size": 8, "embedding_size": 6, "image_bottleneck": 5, "logit_bottleneck": 7}
 COLOURS = ("red", "blue", "green")
 ENDINGS = ("sits .", "runs fast .", "runs over the hill to its house .")
 
 
 def write_data(folder: Path, photos: int = 12) -> DataFiles:
-    """Captions (two or three of each photo), three splits (the first half is train) and
-    features, as files."""
+    """Write captions (two or three per photo), features, and three splits (the first half is train)
+    as files."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{number}.jpg" for number in range(photos)]
     lines = [
@@ -33,12 +33,12 @@ def write_data(folder: Path, photos: int = 12) -> DataFiles:
     ]
     (folder / "captions.txt").write_text("".join(lines))
     half, rest = photos // 2, (photos - photos // 2) // 2
-    for split, some in (
+    for split, part in (
         ("train", names[:half]),
         ("dev", names[half : half + rest]),
         ("test", names[half + rest :]),
     ):
-        (folder / f"{split}.txt").write_text("\n".join(some) + "\n")
+        (folder / f"{split}.txt").write_text("\n".join(part) + "\n")
     rng = numpy.random.default_rng(0)
     array = rng.normal(size=(photos, WIDTH)).astype(numpy.float32)
     array[numpy.arange(photos), numpy.arange(photos) % 3] += 3
@@ -53,7 +53,7 @@ def write_data(folder: Path, photos: int = 12) -> DataFiles:
 
 
 def recipe(**changes) -> Recipe:
-    """A recipe for the tiny data set. changes: fields of its two configurations."""
+    """Make a recipe for the tiny data set; `changes` are fields of its two configurations."""
     values = {"epochs": 2, "batch_size": 4, "min_count": 2} | SHAPE | changes
     decoder = {field.name for field in fields(DecoderConfig)}
     return Recipe(
@@ -62,15 +62,15 @@ def recipe(**changes) -> Recipe:
     )
 
 
-def dataset(folder: Path, of: Recipe | None = None, photos: int = 12) -> Dataset:
-    """The tiny data set, as a recipe wants it."""
-    config = (of or recipe()).training
+def dataset(folder: Path, wanted: Recipe | None = None, photos: int = 12) -> Dataset:
+    """Write and load the tiny data set with a recipe's settings."""
+    config = (wanted or recipe()).training
     files = write_data(folder, photos)
     return load_dataset(files, config.min_count, config.max_length, config.standardise)
 
 
 def model(encoder: dict | None = None, dtype: str = "float32", max_length: int = 7) -> Model:
-    """An untrained model of eight words with parameters large enough to have opinions."""
+    """Make an untrained model of eight words, whose parameters are large."""
     vocabulary, config = Vocabulary(["a", "blue", "dog", "red"]), DecoderConfig(**SHAPE)
     shapes = config.shapes(WIDTH, len(vocabulary))
     parameters = initial_parameters(config, shapes, numpy.random.default_rng(5))
@@ -80,7 +80,7 @@ def model(encoder: dict | None = None, dtype: str = "float32", max_length: int =
 
 
 def arguments(files: DataFiles, *more: str) -> list[str]:
-    """A command line that trains on `files`."""
+    """Make a command line that trains on `files`."""
     options = {
         "captions": files.captions,
         "train-split": files.train_split,

@@ -1,8 +1,7 @@
-"""Draw the figures anew: `python docs/figures [NAME...]`.
+"""Draw the figures: `python docs/figures [NAME...]`.
 
-A figure is a function without arguments that returns a picture; its name is the file's. Those in
-trained.py look into a model that `python -m minicap.train` made, `--model` (or train it first,
-in build/docs).
+A figure is a function that returns a picture; the file has its name. Those in trained.py need a
+model that `minicap train` wrote: give it with --model, or it is trained first, in build/docs.
 """
 
 import argparse
@@ -19,20 +18,20 @@ from picture import IMAGES  # noqa: E402
 
 
 def makers(module) -> dict:
-    """The figures of a module, by their files' names."""
+    """The figures of a module, by file name."""
     return {name.replace("_", "-"): maker for name, maker in module.FIGURES.items()}
 
 
 def main() -> None:
-    """Draw what is named, or everything."""
+    """Draw the named figures, or all."""
     free, need_model = makers(drawn) | makers(computed), makers(trained)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--model", type=Path, help="model.safetensors, as minicap.train wrote it")
+    parser.add_argument("--model", type=Path, help="model.safetensors, as minicap train writes it")
     options = parser.parse_args()
     unknown = set(options.names) - free.keys() - need_model.keys()
     if unknown:
-        parser.error(f"no figure is called {', '.join(sorted(unknown))}")
+        parser.error(f"no such figure: {', '.join(sorted(unknown))}")
     for name in options.names or [*free, *need_model]:
         if name in need_model:
             picture = need_model[name](*trained.load(options.model))

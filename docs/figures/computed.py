@@ -1,4 +1,4 @@
-"""Figures that are measured: the code runs, and its numbers are drawn."""
+"""Figures of computed numbers: the code runs, and its results are drawn."""
 
 from collections import Counter
 
@@ -17,7 +17,7 @@ from minicap.nn.lstm import lstm_step
 
 
 def curves() -> Picture:
-    """The ELU and its slope beside the sigmoid and tanh."""
+    """The ELU with its slope, and the sigmoid and tanh."""
     p = Picture(760, 260, "ELU with its slope; sigmoid and tanh")
     z = numpy.linspace(-4, 3, 141)
     y, backward = elu(z)
@@ -129,8 +129,8 @@ def bleu() -> Picture:
 
 
 def gradient_error() -> Picture:
-    """The error of both numerical derivatives of a whole LSTM against the size of the step, the
-    hand-written gradient being the truth."""
+    """The error of three numerical derivatives of an LSTM against the step size. The reference is
+    the hand-written gradient."""
     rng = numpy.random.default_rng(0)
     layer, inputs = layer_cases(rng)["lstm"]
     loss = as_loss(layer, inputs, rng)
@@ -164,7 +164,7 @@ def gradient_error() -> Picture:
 
 
 def adam_path() -> Picture:
-    """Gradient descent and Adam in a long valley that is fifty times as steep across as along."""
+    """Gradient descent and Adam in a valley that is fifty times as steep across as along."""
 
     def slope(x):
         return numpy.array([x[0], 50 * x[1]])
@@ -194,8 +194,8 @@ def adam_path() -> Picture:
 
 
 def memory() -> Picture:
-    """How much the state after t steps depends on the first one: the length of the gradient that
-    comes back to it, in a plain recurrent network and in minicap's LSTM, over twenty runs."""
+    """The norm of the gradient after t steps of backpropagation through time, in a plain recurrent
+    network and in minicap's LSTM: the mean of twenty runs."""
     rng = numpy.random.default_rng(0)
     steps, H, runs = 30, 64, 20
 

@@ -1,4 +1,4 @@
-"""Figures that explain: boxes and arrows. Where the code knows a number, the code is asked."""
+"""Figures of boxes and arrows. Numbers come from the code where it has them."""
 
 import ast
 from pathlib import Path
@@ -10,8 +10,7 @@ from minicap.encoder.inception import IMAGE_SIZE, network
 
 
 def inception() -> Picture:
-    """InceptionV3 as its table has it: height of a block is the side in pixels, and its text what
-    the code's walk through the table finds."""
+    """InceptionV3, block by block: sides and channels as the walk through the table finds them."""
     sides: list[tuple[str, int, int]] = []
     found: dict[str, tuple[int, int]] = {}
 
@@ -59,7 +58,7 @@ def inception() -> Picture:
 
 
 def words() -> Picture:
-    """A caption, its ids, and the rows of the table."""
+    """A caption, its token ids, and their rows of the embedding table."""
     p = Picture(760, 290, "A caption becomes words, words become ids, ids pick rows of a table")
     shown = ["#START#", "two", "red", "boats", "#END#"]
     table = ["#END#", "#PAD#", "#START#", "#UNK#", "a", "boats", "red", "sea", "two"]
@@ -75,7 +74,7 @@ def words() -> Picture:
     p.text(
         30,
         172,
-        "Each id picks one row of the table E: D numbers that are learned.",
+        "Each id picks one row of the table E: D trainable numbers.",
         13,
         "soft",
         "start",
@@ -119,7 +118,7 @@ def words() -> Picture:
 
 
 def dense() -> Picture:
-    """Forwards and backwards through a dense layer."""
+    """The forward and backward pass of a dense layer."""
     p = Picture(720, 250, "A dense layer: values go to the right, gradients come back to the left")
     y = 80
     p.text(40, y, "x", 18, style="italic")
@@ -156,7 +155,7 @@ def dense() -> Picture:
 
 
 def lstm_cell() -> Picture:
-    """One step of the LSTM, with the names of the code."""
+    """One step of the LSTM, with the names the code uses."""
     p = Picture(
         760, 430, "One step of an LSTM: the cell's line runs along the top, gates stand below"
     )
@@ -210,9 +209,9 @@ def lstm_cell() -> Picture:
 
 
 def lstm_unrolled() -> Picture:
-    """Four steps, with what flows back between them."""
+    """Four steps, with the states and gradients that flow between them."""
     p = Picture(
-        760, 300, "An LSTM along a caption; gradients walk back from the last word to the photo"
+        760, 300, "An LSTM along a caption; gradients flow back from the last word to the photo"
     )
     shown = ["#START#", "two", "red", "boats"]
     after = ["two", "red", "boats", "#END#"]
@@ -268,10 +267,11 @@ def packing() -> Picture:
         14,
         anchor="start",
     )
-    sizes = [sum(len(c) > t for c in captions) for t in range(steps)]
-    p.text(400, 26, f"packed: sizes = {sizes}, {sum(sizes)} rows", 14, anchor="start")
+    batch_sizes = [sum(len(c) > t for c in captions) for t in range(steps)]
+    rows = sum(batch_sizes)
+    p.text(400, 26, f"packed: batch_sizes = {batch_sizes}, {rows} rows", 14, anchor="start")
     x = 400.0
-    for t, size in enumerate(sizes):
+    for t, size in enumerate(batch_sizes):
         for row in range(size):
             p.box(x, 50 + row * 34, 51, 28, captions[row][t], "blue", size=12, round=3)
         p.text(x + 25, 196, f"t = {t}", 12, "soft")
@@ -289,17 +289,11 @@ def packing() -> Picture:
     return p
 
 
-ROOMS = {  # room -> its modules, without "minicap." (a package stands for all that is in it)
-    "commands": "train encode caption evaluate export download scenes gradcheck encoder.calibrate",
-    "training, judging": "run trainer workers self_critical outcome report recipes "
-    "evaluation floors metrics truth gallery page markup svg java",
+FOLDERS = ["training", "evaluation", "generation", "model", "nn", "data", "encoder", "utils"]
+ROOMS = {  # a box of the figure: its modules, without "minicap." (a package: all its modules)
+    "commands": "__main__ train encode caption evaluate export download scenes gradcheck",
+    **{f"{name}/": name for name in FOLDERS},
     "captioner": "captioner",
-    "model": "model checkpoint",
-    "generate": "ensemble generate choosing",
-    "decoder": "decoder",
-    "nn/": "nn",
-    "data/": "data",
-    "encoder/": "encoder",
     "backend": "backend",
 }
 
@@ -316,73 +310,75 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def knows() -> dict[str, set[str]]:
-    """Room -> the rooms that it imports, but those that it also reaches through another one."""
+def dependencies() -> dict[str, set[str]]:
+    """Room -> the rooms that it imports, except those that it also reaches through another one."""
     package = Path(minicap.__file__).parent
     room_of = {m: room for room, modules in ROOMS.items() for m in modules.split()}
 
     def room(module: str) -> str | None:
-        return room_of.get(module) or room_of.get(module.partition(".")[0])
+        return room_of.get(module.partition(".")[0])
 
-    known: dict[str, set[str]] = {name: set() for name in ROOMS}
+    direct: dict[str, set[str]] = {name: set() for name in ROOMS}
     for path in package.rglob("*.py"):
         module = ".".join(path.relative_to(package).with_suffix("").parts)
         if (own := room(module)) is not None:
-            known[own] |= {r for m in imports(path) if (r := room(m)) and r != own}
+            direct[own] |= {r for m in imports(path) if (r := room(m)) and r != own}
 
     def reached(start: str) -> set[str]:
-        return known[start].union(*map(reached, known[start]))
+        return direct[start].union(*map(reached, direct[start]))
 
     return {
         name: {r for r in rooms if not any(r in reached(other) for other in rooms - {r})}
-        for name, rooms in known.items()
+        for name, rooms in direct.items()
     }
 
 
 def architecture() -> Picture:
-    """Who knows whom, from the imports; and what flows where."""
-    p = Picture(860, 500, "Left: what flows where. Right: which part of the code imports which")
-    p.text(190, 22, "what flows where", 15, style="bold")
+    """The data flow, and the imports between the parts of the code."""
+    p = Picture(860, 530, "Left: the data flow. Right: which part of the code imports which")
+    p.text(200, 22, "data flow", 15, style="bold")
     flow = [
-        (20, 56, "photos", "gold", "encoder/"),
-        (20, 146, "features, (P, 2048)", "gold", None),
-        (214, 56, "captions", "blue", "data/"),
-        (214, 146, "ids, lengths", "blue", None),
-        (118, 236, "batches, packed", "violet", "training"),
-        (118, 326, "model.safetensors", "green", "generate"),
-        (118, 416, "sentences", "green", None),
+        (20, 52, "photos", "gold"),
+        (20, 152, "features, (P, 2048)", "gold"),
+        (214, 52, "captions", "blue"),
+        (214, 152, "token ids, lengths", "blue"),
+        (118, 252, "packed batches", "violet"),
+        (118, 352, "model.safetensors", "green"),
+        (118, 452, "captions", "green"),
     ]
-    for x, y, words, colour, _ in flow:
+    for x, y, words, colour in flow:
         p.box(x, y, 160, 36, words, colour, size=14)
     for start, end, words in (
-        ((100, 92), (100, 146), "encode"),
-        ((294, 92), (294, 146), "data/"),
-        ((100, 182), (170, 236), ""),
-        ((294, 182), (226, 236), ""),
-        ((198, 272), (198, 326), "train: decoder, nn/, Adam"),
-        ((198, 362), (198, 416), "caption: beam search"),
+        ((100, 88), (100, 152), "encoder/"),
+        ((294, 88), (294, 152), "data/"),
+        ((100, 188), (170, 252), ""),
+        ((294, 188), (226, 252), "data/batches"),
+        ((198, 288), (198, 352), "training/ (model/, nn/)"),
+        ((198, 388), (198, 452), "generation/"),
     ):
         p.line([start, (end[0], end[1] - 2)], "soft", arrow=True)
         if words:
-            p.text(start[0] + 8, (start[1] + end[1]) / 2, words, 12, "soft", "start")
-    p.line([(30, 182), (30, 344), (116, 344)], "soft", dash="4 3", arrow=True)
-    p.text(36, 300, "of a new photo", 12, "soft", "start")
-    p.text(640, 22, "who knows whom", 15, style="bold")
+            x = (start[0] + end[0]) / 2 + (14 if start[0] != end[0] else 8)
+            p.text(x, (start[1] + end[1]) / 2, words, 12, "soft", "start")
+    p.line([(30, 188), (30, 470), (116, 470)], "soft", dash="4 3", arrow=True)
+    p.text(36, 330, "of a new photo", 12, "soft", "start")
+    p.text(640, 22, "imports", 15, style="bold")
     places = {
-        "commands": (450, 56, 380),
-        "training, judging": (500, 126, 170),
-        "captioner": (700, 126, 130),
-        "model": (500, 196, 110),
-        "encoder/": (700, 196, 130),
-        "data/": (440, 266, 110),
-        "generate": (575, 266, 110),
-        "decoder": (575, 336, 110),
-        "nn/": (575, 392, 110),
-        "backend": (575, 448, 255),
+        "commands": (450, 50, 380),
+        "training/": (450, 110, 116),
+        "captioner": (582, 110, 116),
+        "evaluation/": (714, 110, 116),
+        "generation/": (582, 170, 116),
+        "model/": (582, 230, 116),
+        "nn/": (516, 290, 116),
+        "data/": (648, 290, 116),
+        "encoder/": (648, 350, 116),
+        "backend": (582, 410, 116),
+        "utils/": (582, 470, 116),
     }
     for name, (x, y, width) in places.items():
         p.box(x, y, width, 34, name, "ink", size=14, style="mono")
-    for name, rooms in sorted(knows().items()):
+    for name, rooms in sorted(dependencies().items()):
         x, y, width = places[name]
         for other in sorted(rooms):
             to_x, to_y, to_width = places[other]

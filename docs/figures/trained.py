@@ -1,4 +1,4 @@
-"""Figures that look into a trained model: that of `python -m minicap.train`."""
+"""Figures of a trained model, by default that of `minicap train`."""
 
 import json
 import math
@@ -16,8 +16,7 @@ from minicap.data.scenes.scene import load_scenes
 from minicap.data.vocabulary import tokenise
 from minicap.evaluation.scene_truth import truths
 from minicap.generation.generate import generate_text
-from minicap.model.config import WORD_LAYERS
-from minicap.model.decoder import dense_layers, initial_state, split_lstm
+from minicap.model.decoder import split_lstm
 from minicap.model.trained_model import Model
 from minicap.nn.dense import affine
 from minicap.nn.lstm import FORGET_BIAS
@@ -27,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 
 @cache
 def load(path: Path | None) -> tuple[Model, list[dict]]:
-    """The model at `path` and its run's metrics; by default that of build/docs, which is trained
-    if it is not there."""
+    """Load the model at `path` and its run's metrics. By default it is that of build/docs, which is
+    trained if it is not there."""
     import blocks
 
     path = path or blocks.train(ROOT / "build/docs") / "scenes/model.safetensors"
@@ -44,8 +43,8 @@ def features_of(model: Model, names: list[str]) -> numpy.ndarray:
 
 
 def example(model: Model):
-    """The first test scene of which the model writes a true caption of seven to nine words: its
-    features, drawing and caption."""
+    """Features, drawing, caption and name of the first test scene that gets a true caption of seven
+    to nine words."""
     scenes = load_scenes(shipped_scenes() / "scenes.jsonl.gz")
     names = (shipped_scenes() / "test.txt").read_text().split()
     features = features_of(model, names)
@@ -57,28 +56,29 @@ def example(model: Model):
 
 
 def sigmoid(z):
-    """Of any number or array."""
+    """The sigmoid of a number or an array."""
     return numpy.tanh(z / 2) / 2 + 0.5
 
 
 def step(model: Model, state, word: int):
     """The probabilities of the next word (V,), the gates by name, and the new state."""
-    p = model.parameters
-    h, c, *photo = state
-    _, U, Wb, _ = split_lstm(p)
-    z = affine(p["word_embed"][[word]], Wb) + h @ U + sum(photo)
+    decoder, p = model.decoder, model.decoder.parameters
+    h, c, *image = state
+    _, U, Wb, _ = split_lstm(decoder.config, p["lstm"])
+    z = affine(p["word_embed"][[word]], Wb) + h @ U + sum(image)
     i, j, f, o = numpy.split(z, 4, axis=1)
     i, j, f, o = sigmoid(i), numpy.tanh(j), sigmoid(f + FORGET_BIAS), sigmoid(o)
     c = f * c + i * j
     h = o * numpy.tanh(c)
-    logits = affine(dense_layers(p, WORD_LAYERS, h, {})[0], p["token_logits"])[0]
+    y, _ = decoder.dense_layers(decoder.config.output_layers, h)
+    logits = affine(y, p["token_logits"])[0]
     e = numpy.exp(logits - logits.max())
-    return e / e.sum(), {"i": i[0], "f": f[0], "o": o[0], "c": c[0]}, (h, c, *photo)
+    return e / e.sum(), {"i": i[0], "f": f[0], "o": o[0], "c": c[0]}, (h, c, *image)
 
 
 def steps_of(model: Model, features: numpy.ndarray, caption: str):
     """The word read, the probabilities of the next one, and the gates, along a caption."""
-    state = initial_state(model.parameters, model.scaling(features))
+    state = model.decoder.initial_state(model.scaling(features))
     for word in ["#START#", *caption.split()]:
         probabilities, gates, state = step(model, state, model.vocabulary.ids[word])
         yield word, probabilities, gates
@@ -88,7 +88,7 @@ def one_minute(model: Model, history: list[dict]) -> Picture:
     """A scene, its features, and the likeliest next words at every step."""
     features, image, caption, name = example(model)
     steps = list(steps_of(model, features, caption))
-    p = Picture(840, 412, f"From a picture to its caption, word by word: {caption}")
+    p = Picture(840, 412, f"From an image to its caption, word by word: {caption}")
     p.photo(20, 20, 150, image)
     p.line([(176, 95), (206, 95)], arrow=True)
     p.box(210, 65, 110, 60, "InceptionV3", size=14)
@@ -116,11 +116,11 @@ def one_minute(model: Model, history: list[dict]) -> Picture:
         best = numpy.argsort(-probabilities)[:4]
         for row, number in enumerate(best):
             y = top + 26 + row * 30
-            share = float(probabilities[number])
+            probability = float(probabilities[number])
             p.box(
                 x + 4,
                 y,
-                max(1, (width - 8) * share),
+                max(1, (width - 8) * probability),
                 20,
                 "",
                 fill="blue",
@@ -163,32 +163,31 @@ def loss_curve(model: Model, history: list[dict]) -> Picture:
 
 
 def beam_tree(model: Model, history: list[dict]) -> Picture:
-    """What a beam search of three looks at: at each step the three best words to go on with of
-    each begun caption; the best three of all stay."""
+    """A beam search of width three: the three best extensions of each hypothesis, and the three
+    best of all that are kept."""
     features, _, _, name = example(model)
     v, width, depth, shown = model.vocabulary, 3, 5, 3
     banned = [v.pad, v.unk, v.start]
-    # A hypothesis: its log-probability, words, state, and place in the picture.
-    held = [
-        (0.0, [v.start], initial_state(model.parameters, model.scaling(features)), (20.0, 180.0))
-    ]
+    # A hypothesis: its log-probability, words, state, and place in the figure.
+    start_state = model.decoder.initial_state(model.scaling(features))
+    beam = [(0.0, [v.start], start_state, (20.0, 180.0))]
     p = Picture(850, 380, f"A beam search of width three for {name}, its first {depth} steps")
     column, row, box = 146, 30, 114
     p.box(8, 167, 84, 26, "#START#", "gold", size=12, style="mono")
     for t in range(depth):
         candidates = []
-        for score, words, state, place in held:
+        for score, words, state, place in beam:
             if words[-1] == v.end:
                 candidates.append((score, words, state, place))
                 continue
             probabilities, _, new = step(model, state, words[-1])
             probabilities[banned] = 0
             for word in numpy.argsort(-probabilities)[:shown]:
-                gain = math.log(probabilities[word])
-                candidates.append((score + gain, [*words, int(word)], new, place))
+                log_probability = math.log(probabilities[word])
+                candidates.append((score + log_probability, [*words, int(word)], new, place))
         candidates.sort(key=lambda item: -item[0])
         kept = candidates[:width]
-        held, x = [], 20 + 100 + t * column
+        beam, x = [], 20 + 100 + t * column
         by_place = sorted(candidates, key=lambda item: (item[3][1], -item[0]))
         top = 180 - (len(by_place) - 1) * row / 2 - 4
         for k, candidate in enumerate(by_place):
@@ -204,7 +203,7 @@ def beam_tree(model: Model, history: list[dict]) -> Picture:
             p.text(x + 7, y, word, 11.5, ink, "start", "mono bold" if stays else "mono")
             p.text(x + box - 6, y, f"{score:.1f}", 10.5, ink, "end")
             if stays:
-                held.append((score, words, state, (x, y)))
+                beam.append((score, words, state, (x, y)))
     words = "Number: log-probability of the caption so far. Green: the three best at each step."
     p.text(20, 358, words, 13, "soft", "start")
     return p
@@ -244,33 +243,33 @@ def kept(model: Model, history: list[dict]) -> Picture:
     features, longest = features_of(model, names), 12
     products: list[list[numpy.ndarray]] = [[] for _ in range(longest + 1)]
     for row, caption in enumerate(generate_text([model], features)):
-        left = numpy.ones(model.sizes.hidden)
+        left = numpy.ones(model.decoder.config.hidden_size)
         products[0].append(left)
         for t, (_, _, gates) in enumerate(steps_of(model, features[[row]], caption), 1):
             left = left * gates["f"]
             if t <= longest:
                 products[t].append(left)
-    p = Picture(760, 330, "The share of the first cell that is left, after each word")
+    p = Picture(760, 330, "The fraction of the first cell that is left, after each word")
     axes = Axes(p, (60, 30, 560, 240), (0, longest), (0, 1))
     axes.ticks(range(longest + 1), [0, 0.25, 0.5, 0.75, 1])
     steps = range(longest + 1)
     last = 40.0
-    for share, colour in (0.98, "green"), (0.9, "blue"), (0.5, "violet"), (0.1, "red"):
-        ys = [float(numpy.quantile(numpy.concatenate(some), share)) for some in products]
+    for level, colour in (0.98, "green"), (0.9, "blue"), (0.5, "violet"), (0.1, "red"):
+        ys = [float(numpy.quantile(numpy.concatenate(some), level)) for some in products]
         axes.curve(steps, ys, colour)
         y = max(axes.at(0, ys[-1])[1], last)
         last = y + 18
-        p.text(628, y, f"{share:.0%} have less", 13, colour, "start")
+        p.text(628, y, f"{level:.0%} have less", 13, colour, "start")
     axes.curve(steps, [sigmoid(FORGET_BIAS) ** t for t in steps], "soft", 1.5, "4 4")
     p.text(280, 212, "untrained", 13, "soft")
     p.text(340, 308, "words read", 13, "soft")
-    p.text(60, 14, "share of the first cell that is left", 13, "soft", "start")
+    p.text(60, 14, "fraction of the first cell that is left", 13, "soft", "start")
     return p
 
 
 def self_critical(model: Model, history: list[dict]) -> Picture:
-    """Sixty drawn captions of one scene: the share of each one's words that its scene's own
-    captions use, minus that of the greedy caption."""
+    """Sixty sampled captions of one scene: the fraction of each one's words that the scene's
+    references use, next to that of the greedy caption."""
     v, rng = model.vocabulary, numpy.random.default_rng(0)
     names = (shipped_scenes() / "test.txt").read_text().split()
     texts = read_captions(shipped_scenes() / "captions.txt.gz").texts
@@ -285,8 +284,9 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
     row = next(row for row, value in enumerate(found) if 0.6 < value < 0.8)  # neither good nor bad
     features, name, base = every[[row]], names[row], found[row]
 
-    def draw_one() -> list[str]:
-        state, word, words = initial_state(model.parameters, model.scaling(features)), v.start, []
+    def sample() -> list[str]:
+        state = model.decoder.initial_state(model.scaling(features))
+        word, words = v.start, []
         for _ in range(model.max_length):
             probabilities, _, state = step(model, state, word)
             exact = probabilities.astype(float)
@@ -296,8 +296,8 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
             words.append(v.words[word])
         return words
 
-    rewards = sorted(reward(draw_one(), name) for _ in range(60))
-    p = Picture(760, 270, "Rewards of drawn captions against that of the greedy one")
+    rewards = sorted(reward(sample(), name) for _ in range(60))
+    p = Picture(760, 270, "Rewards of sampled captions, against that of the greedy one")
     axes = Axes(p, (50, 24, 680, 200), (-1, 60), (0, 1))
     axes.ticks([], [0, 0.5, 1])
     for k, value in enumerate(rewards):
@@ -308,7 +308,7 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
         p.dot(x, y, 3.4, colour)
     p.line([axes.at(-1, base), axes.at(60, base)], "ink", 1.5)
     p.text(60, axes.at(0, base)[1] - 12, "the greedy caption", 13, "ink", "start")
-    p.text(390, 248, "sixty drawn captions, sorted by their reward", 13, "soft")
+    p.text(390, 248, "sixty sampled captions, sorted by their reward", 13, "soft")
     return p
 
 

@@ -1,0 +1,1 @@
+"""From files to batches: captions, vocabularies, splits, feature stores and drawn scenes."""

@@ -1,4 +1,4 @@
-"""Captions of different lengths, packed: only real words, longest caption first, step by step."""
+"""Packed batches: captions of different lengths without padding, longest first, step by step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,43 +8,64 @@ import numpy
 
 @dataclass(frozen=True)
 class Batch:
-    """N captions with R words to predict, D of them distinct, as arrays on the host.
+    """N captions with R words to predict, packed without padding.
 
-    With captions "s a cat e" and "s dogs e" (s and e: #START# and #END#), the inputs lie as
-    s s | a dogs | cat and the targets as a dogs | cat e | e; batch_sizes = [2, 2, 1].
+    All arrays are NumPy arrays in host memory. The inputs and targets of step 0 come first, one
+    for each caption, then those of step 1 for the captions that are long enough, and so on (the
+    layout of PyTorch's ``PackedSequence``).
+
+    Attributes:
+        features: (N, F) float32 image features, one row per caption, longest caption first.
+        words: (D,) the distinct ids among the inputs, ascending.
+        positions: (R,) the inputs as indices into ``words``.
+        captions: (R,) the caption (0..N-1) that each input belongs to.
+        targets: (R,) the id that follows each input.
+        batch_sizes: the number of captions at each step, decreasing; their sum is R.
+        weights: (R,) the weight of each target's loss, or None for all ones.
+
+    Example:
+        With the captions "s a cat e" and "s dogs e" (s and e stand for #START# and #END#) the
+        inputs are ``s s | a dogs | cat``, the targets are ``a dogs | cat e | e`` and
+        ``batch_sizes`` is ``[2, 2, 1]``.
     """
 
-    features: numpy.ndarray  # (N, F) float32, in the captions' order, longest first
-    words: numpy.ndarray  # (D,) the distinct words among the inputs, ascending
-    positions: numpy.ndarray  # (R,) inputs, as indexes into `words`
-    captions: numpy.ndarray  # (R,) which caption each input belongs to
-    targets: numpy.ndarray  # (R,) the word that follows each input
-    batch_sizes: list[int]  # how many captions are still going at each step; the sum is R
-    weights: numpy.ndarray | None = None  # (R,) what each word's loss counts; None: 1
+    features: numpy.ndarray
+    words: numpy.ndarray
+    positions: numpy.ndarray
+    captions: numpy.ndarray
+    targets: numpy.ndarray
+    batch_sizes: list[int]
+    weights: numpy.ndarray | None = None
 
     @property
     def counts(self) -> dict[str, int]:
-        """N, D and R: {"captions": N, "words": D, "rows": R}."""
+        """The numbers N, D and R: ``{"captions": N, "words": D, "rows": R}``."""
         captions, words, rows = self.features, self.words, self.targets
         return {"captions": len(captions), "words": len(words), "rows": len(rows)}
 
     def split(self, workers: int) -> Iterator[tuple["Batch", dict[str, numpy.ndarray]]]:
-        """As many words to each worker, as nearly as whole captions allow; captions of like
-        lengths go to the same one, so that only one of them takes the many small last steps.
+        """Split the batch into parts with nearly the same number of words.
 
-        Yields each part that is not empty, and which of the whole batch's captions, words and
-        rows it holds: {"captions": (n,), "words": (d,), "rows": (r,)}.
+        Captions stay whole. Captions of similar length go to the same worker, so only one worker
+        runs the many small last steps.
+
+        Args:
+            workers: the largest number of parts.
+
+        Yields:
+            Each part that is not empty, and its indices into this batch:
+            ``{"captions": (n,), "words": (d,), "rows": (r,)}``.
         """
         batch_sizes = numpy.array(self.batch_sizes)
-        going = numpy.arange(batch_sizes[0]) < batch_sizes[:, None]  # (steps, N)
+        active = numpy.arange(batch_sizes[0]) < batch_sizes[:, None]  # (steps, N)
         row = (numpy.cumsum(batch_sizes) - batch_sizes)[:, None] + numpy.arange(batch_sizes[0])
-        lengths = going.sum(axis=0)
+        lengths = active.sum(axis=0)
         middle = numpy.cumsum(lengths) - lengths / 2  # of each caption, counted in words
-        owners = (middle * workers / len(self.targets)).astype(int)
-        for owner in numpy.unique(owners):
-            captions = numpy.flatnonzero(owners == owner)
+        assigned = (middle * workers / len(self.targets)).astype(int)
+        for worker in numpy.unique(assigned):
+            captions = numpy.flatnonzero(assigned == worker)
             own = slice(captions[0], captions[-1] + 1)
-            rows = row[:, own][going[:, own]]
+            rows = row[:, own][active[:, own]]
             positions = self.positions[rows]
             used = numpy.zeros(len(self.words), dtype=bool)
             used[positions] = True
@@ -54,7 +75,7 @@ class Batch:
                 (numpy.cumsum(used) - 1)[positions],
                 self.captions[rows] - captions[0],
                 self.targets[rows],
-                going[: lengths[captions[0]], own].sum(axis=1).tolist(),
+                active[: lengths[captions[0]], own].sum(axis=1).tolist(),
                 None if self.weights is None else self.weights[rows],
             )
             index = {"captions": captions, "words": numpy.flatnonzero(used), "rows": rows}
@@ -63,18 +84,30 @@ class Batch:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """N photos that the model writes captions of itself, to learn from."""
+    """N images for self-critical training, in which the model samples their captions itself.
 
-    features: numpy.ndarray  # (N, F) float32
-    images: numpy.ndarray  # (N,) their rows in the split
+    Attributes:
+        features: (N, F) float32 image features.
+        images: (N,) the images' rows in their `Split`.
+    """
+
+    features: numpy.ndarray
+    images: numpy.ndarray
 
     @property
     def counts(self) -> dict[str, int]:
-        """N, as Batch has it."""
+        """The number of images, under the key that `Batch.counts` uses: ``{"captions": N}``."""
         return {"captions": len(self.images)}
 
     def split(self, workers: int) -> Iterator[tuple["ImageBatch", dict[str, numpy.ndarray]]]:
-        """As many to each worker; yields as Batch.split."""
+        """Split the batch into parts of equal size, as `Batch.split` does.
+
+        Args:
+            workers: the largest number of parts.
+
+        Yields:
+            Each part that is not empty, and its indices into this batch: ``{"captions": (n,)}``.
+        """
         for rows in numpy.array_split(numpy.arange(len(self.images)), workers):
             if len(rows):
                 yield ImageBatch(self.features[rows], self.images[rows]), {"captions": rows}
@@ -86,28 +119,35 @@ def pack(
     lengths: numpy.ndarray,
     weights: numpy.ndarray | None = None,
 ) -> Batch:
-    """Pack N captions.
+    """Pack N captions into a batch.
 
-    features: (N, F); ids: (N, at least max(lengths)) word ids, what is beyond a caption's length
-    is not looked at; lengths: (N,) each 2 or more: #START# and at least one word to predict;
-    weights: (N,) what each caption counts, or None.
-    That ids are in the vocabulary is not looked at: minicap.data.vocabulary makes no others.
+    Args:
+        features: (N, F) float32 features of each caption's image.
+        ids: (N, T) token ids, T >= max(lengths). Padding is never read.
+        lengths: (N,) each 2 or more: #START# and at least one token to predict.
+        weights: (N,) the weight of each caption's loss, or None for all ones.
+
+    Returns:
+        The batch. The ids are not compared with a vocabulary.
+
+    Raises:
+        ValueError: a caption is shorter than 2.
     """
     if lengths.min() < 2:
         raise ValueError("a caption must have #START# and at least one word to predict")
     order = numpy.argsort(-lengths, kind="stable")
     predicted = lengths[order] - 1
     steps = int(predicted[0])
-    going = numpy.arange(steps)[:, None] < predicted  # (steps, N)
+    active = numpy.arange(steps)[:, None] < predicted  # (steps, N)
     by_step = ids[order].T
-    words, positions = numpy.unique(by_step[:steps][going], return_inverse=True)
-    captions = numpy.nonzero(going)[1]
+    words, positions = numpy.unique(by_step[:steps][active], return_inverse=True)
+    captions = numpy.nonzero(active)[1]
     return Batch(
         features[order],
         words,
         positions,
         captions,
-        by_step[1 : steps + 1][going],
-        going.sum(axis=1).tolist(),
+        by_step[1 : steps + 1][active],
+        active.sum(axis=1).tolist(),
         None if weights is None else weights[order][captions],
     )

@@ -1,4 +1,4 @@
-"""Captions from a file in any usual form, and lists of photos."""
+"""Caption files in any common format, and lists of photos."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -9,8 +9,8 @@ from minicap.data.formats import Malformed, entries
 from minicap.utils.errors import UserError
 from minicap.utils.files import read_lines, read_text
 
-# What the files call the three splits. Karpathy's restval is the part of COCO's val that he gives
-# to train.
+# What the files call the three splits. In Karpathy's splits, restval is the part of COCO's val
+# that belongs to the training set.
 SPLITS = {
     "train": "train", "training": "train", "restval": "train",
     "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev",
@@ -21,10 +21,12 @@ WORD = re.compile(r"\w")
 
 @dataclass(frozen=True)
 class Captions:
-    """What a caption file says.
+    """The content of a caption file.
 
-    texts: photo -> its captions, in the file's order; splits: photo -> "train", "dev" or "test", or
-    nothing at all if the file has no splits; wordless: captions left out, as they have no word.
+    Attributes:
+        texts: photo -> its captions, in the file's order.
+        splits: photo -> "train", "dev" or "test"; empty if the file has no splits.
+        wordless: the number of captions that were left out because they contain no word.
     """
 
     texts: dict[str, list[str]]
@@ -33,10 +35,14 @@ class Captions:
 
 
 def read_captions(path: Path) -> Captions:
-    """Captions from a file in one of the forms of minicap.data.formats.
+    """Read a caption file in one of the formats of `minicap.data.formats`.
 
-    UserError, with the place: no file, no captions, a form that is not known or broken, a photo in
-    two splits.
+    Args:
+        path: text or gzipped text.
+
+    Raises:
+        UserError: the file is missing, has no captions, is in an unknown or broken format, or has
+            a photo in two splits or in none. The message gives the place.
     """
     texts: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
@@ -58,12 +64,16 @@ def read_captions(path: Path) -> Captions:
     if not texts:
         raise UserError(f"{path}: no captions in this file")
     if splits and (missing := texts.keys() - splits.keys()):
-        raise UserError(f"{path}: {min(missing)} has no split, others have")
+        raise UserError(f"{path}: {min(missing)} has no split, but other photos have one")
     return Captions(texts, splits, wordless)
 
 
 def read_names(path: Path) -> list[str]:
-    """Photo names, one a line, each once. UserError: no file, or none in it."""
+    """Read a list of photos: one name per line, repeated names once.
+
+    Raises:
+        UserError: the file is missing or has no names.
+    """
     lines = map(str.strip, read_lines(path, "list of photos"))
     names = list(dict.fromkeys(line for line in lines if line))
     if not names:
@@ -71,24 +81,34 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def find_names(wanted: Iterable[str], there: Collection[str]) -> dict[str, str]:
-    """Under which name each wanted photo is there: its own, or the one with the same last part.
+def find_names(wanted: Iterable[str], available: Collection[str]) -> dict[str, str]:
+    """Match photo names with and without their folder.
 
-    A caption file may say 42.jpg where a folder of photos has val2017/42.jpg, or the other way
-    round. Photos that are not there are left out. UserError when two could be meant.
+    A caption file may have 42.jpg where a folder of photos has val2017/42.jpg, or the other way
+    round. An exact match comes first, then the file name without its folder.
+
+    Args:
+        wanted: photo names.
+        available: the names to find them among.
+
+    Returns:
+        Wanted name -> available name. Photos without a match are left out.
+
+    Raises:
+        UserError: a name has two matches, or two names have the same match.
     """
-    exact = set(there)
+    exact = set(available)
     by_file: dict[str, list[str]] = {}
-    for name in there:
+    for name in available:
         by_file.setdefault(PurePosixPath(name).name, []).append(name)
     found: dict[str, str] = {}
     taken: dict[str, str] = {}
     for name in wanted:
-        alike = [name] if name in exact else by_file.get(PurePosixPath(name).name, [])
-        if len(alike) > 1:
-            raise UserError(f"{name} could be {alike[0]} or {alike[1]}: write it as one of them")
-        if alike:
-            (found[name],) = alike
-            if taken.setdefault(alike[0], name) != name:
-                raise UserError(f"{taken[alike[0]]} and {name} would both be {alike[0]}")
+        matches = [name] if name in exact else by_file.get(PurePosixPath(name).name, [])
+        if len(matches) > 1:
+            raise UserError(f"{name} could be {matches[0]} or {matches[1]}: use one of these names")
+        if matches:
+            (found[name],) = matches
+            if taken.setdefault(matches[0], name) != name:
+                raise UserError(f"{taken[matches[0]]} and {name} would both be {matches[0]}")
     return found

@@ -1,27 +1,27 @@
-"""Features in few bytes: their coordinates in a subspace, as 16-bit integers.
+"""Compressed features: coordinates in a subspace, rounded to 16-bit integers.
 
-    features = mean + (codes * steps) @ basis, nearly
+    features ~ mean + (codes * steps) @ basis
 
-A model that looks only into this subspace loses nothing but the rounding.
+A model that only uses this subspace loses nothing but the rounding.
 """
 
 import numpy
 
-STEPS = 4096  # per standard deviation: codes reach eight deviations to both sides
+STEPS = 4096  # per standard deviation: codes reach eight deviations in both directions
 
 
 def compress(array: numpy.ndarray, directions: numpy.ndarray) -> dict[str, numpy.ndarray]:
-    """Project features orthogonally onto a subspace, and round the coordinates to int16.
+    """Project features orthogonally onto a subspace and round the coordinates to int16.
 
     The coordinates are the principal components within the subspace. Each is rounded relative to
-    its own standard deviation, and cut beyond eight of them.
+    its own standard deviation and clipped at eight of them.
 
     Args:
         array: (P, F) features.
-        directions: (F, K) what spans the subspace; K <= F and P.
+        directions: (F, K) vectors that span the subspace, K <= F and K <= P.
 
     Returns:
-        codes (P, K) int16, steps (K,), basis (K, F) and mean (F,) float32.
+        ``codes`` (P, K) int16, and ``steps`` (K,), ``basis`` (K, F) and ``mean`` (F,) float32.
     """
     subspace, _ = numpy.linalg.qr(directions.astype(numpy.float64))
     mean = array.mean(axis=0, dtype=numpy.float64)
@@ -40,5 +40,12 @@ def compress(array: numpy.ndarray, directions: numpy.ndarray) -> dict[str, numpy
 def decompress(
     codes: numpy.ndarray, steps: numpy.ndarray, basis: numpy.ndarray, mean: numpy.ndarray
 ) -> numpy.ndarray:
-    """Restore features from what `compress` returned: (P, F) float32."""
+    """Restore the features that `compress` compressed.
+
+    Args:
+        codes, steps, basis, mean: as `compress` returns them.
+
+    Returns:
+        (P, F) float32.
+    """
     return (codes * steps.astype(numpy.float32)) @ basis.astype(numpy.float32) + mean

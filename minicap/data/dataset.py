@@ -1,4 +1,4 @@
-"""Captions, splits and features brought together."""
+"""A data set for training: captions, splits and features under one vocabulary and scaling."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -10,10 +10,11 @@ from minicap.data.batches import Batch, pack
 from minicap.data.canonical import word_counts
 from minicap.data.captions import Captions, find_names, read_captions, read_names
 from minicap.data.features import Scaling, read_features
-from minicap.data.splits import draw_splits
+from minicap.data.splits import random_splits
 from minicap.data.vocabulary import SPECIAL, Vocabulary
 from minicap.utils.errors import UserError
 
+RANDOM = "a random split"  # the source of splits that neither lists nor the caption file give
 SHIPPED = [
     Path(__file__).parents[1] / "shipped" / "scenes",  # in an installed wheel
     Path(__file__).parents[2] / "data" / "scenes",  # in the repository
@@ -22,29 +23,33 @@ SHIPPED = [
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Your own data: captions and features. All unset: the shipped scenes."""
+    """Your own captions and features. Without any of these options: the shipped scenes."""
 
     captions: Path | None = None
-    """captions in any usual form: Flickr8k's or COCO's file, Karpathy's, CSV, JSON Lines"""
+    """captions in any common format: Flickr8k, COCO, Karpathy's splits, CSV, JSON Lines"""
     features: Path | None = None
-    """features of the photos: the folder that `python -m minicap.encode` has filled, or an .npz
-    file with `names` (P,) and `features` (P, F)"""
+    """features of the photos: the folder that `minicap encode` filled, or an .npz file with
+    `names` (P,) and `features` (P, F)"""
     train_split: Path | None = None
-    """names of the photos to train on, a line each [default: as the caption file says, else drawn];
-    goes together with --dev-split"""
+    """names of the photos to train on, one per line; needs --dev-split [default: the splits of the
+    caption file, else random ones]"""
     dev_split: Path | None = None
-    """names of the photos to choose the model by"""
+    """names of the photos for early stopping and for choosing the model"""
     test_split: Path | None = None
-    """names of the photos to judge the model by at the end (optional)"""
+    """names of the photos for the final evaluation (optional)"""
     dev_fraction: float = 0.1
-    """share of the photos that is drawn for dev, where neither lists nor caption file say"""
+    """fraction of the photos for the dev split, if splits are random"""
     test_fraction: float = 0.0
-    """share of the photos that is drawn for test"""
+    """fraction of the photos for the test split, if splits are random"""
     split_seed: int = 0
-    """of that drawing, by which a photo stays where it is when others are added"""
+    """seed of random splits; adding photos moves no photo to another split"""
 
     def complete(self) -> "DataFiles":
-        """These files, or those of the shipped scenes if none is set. UserError if some are."""
+        """Check that the options go together, and fill in the shipped scenes if none is set.
+
+        Raises:
+            UserError: an option needs others, or the fractions are out of range.
+        """
         needed = ["captions", "features"]
         if self.train_split or self.dev_split or self.test_split:
             needed += ["train_split", "dev_split"]
@@ -55,8 +60,10 @@ class DataFiles:
         if missing and (len(missing) < len(needed) or self.test_split):
             options = ["--" + name.replace("_", "-") for name in missing]
             listed = " and ".join(filter(None, [", ".join(options[:-1]), options[-1]]))
-            raise UserError(f"your own data needs {listed}, too; without any, scenes are used")
-        self.check_shares()
+            raise UserError(
+                f"your own data needs {listed}, too; without any of these, the scenes are used"
+            )
+        self.check_fractions()
         if not missing:
             return self
         folder = shipped_scenes()
@@ -68,46 +75,65 @@ class DataFiles:
             folder / "test.txt",
         )
 
-    def check_shares(self) -> None:
-        """UserError, unless photos are left for train and dev."""
-        shares = self.dev_fraction, self.test_fraction
-        if not (0 < shares[0] < 1 and 0 <= shares[1] < 1 and sum(shares) < 1):
+    def check_fractions(self) -> None:
+        """Check that random splits leave photos for train and dev; raise UserError if not."""
+        dev, test = self.dev_fraction, self.test_fraction
+        if not (0 < dev < 1 and 0 <= test < 1 and dev + test < 1):
             raise UserError("--dev-fraction and --test-fraction must leave photos for every split")
 
     def splits(self, captions: Captions) -> tuple[dict[str, list[str]], str]:
-        """Split -> photos, and who says so: the lists, the caption file, or the lot."""
+        """Find the splits: from the lists of photos, else from the caption file, else random.
+
+        Args:
+            captions: the content of the caption file.
+
+        Returns:
+            Split -> names of its photos; and the source in words (`RANDOM` for a random split).
+
+        Raises:
+            UserError: a list cannot be read.
+        """
         paths = {"train": self.train_split, "dev": self.dev_split, "test": self.test_split}
         lists = {split: read_names(path) for split, path in paths.items() if path}
         if lists:
             return lists, "the lists"
         if not captions.splits:
-            self.check_shares()
-            drawn = draw_splits(
+            self.check_fractions()
+            splits = random_splits(
                 captions.texts, self.dev_fraction, self.test_fraction, self.split_seed
             )
-            return drawn, "the lot"
-        named = captions.splits.items()
-        said = {split: [name for name, s in named if s == split] for split in paths}
-        return {split: names for split, names in said.items() if names}, str(self.captions)
+            return splits, RANDOM
+        items = captions.splits.items()
+        splits = {split: [name for name, s in items if s == split] for split in paths}
+        return {split: names for split, names in splits.items() if names}, str(self.captions)
 
 
 def shipped_scenes() -> Path:
-    """The folder of the data set that is shipped. UserError when this installation lacks it."""
+    """Find the folder of the shipped data set.
+
+    Raises:
+        UserError: this installation has none.
+    """
     for folder in SHIPPED:
         if (folder / "features.npz").exists():
             return folder
     raise UserError(
         "the shipped scenes are not part of this installation: "
-        "make them with `python -m minicap.scenes --out data/scenes`"
+        "make them with `minicap scenes --out data/scenes`"
     )
 
 
 @dataclass(frozen=True)
 class Split:
-    """P photos with C captions.
+    """One split of a data set: P images with C captions.
 
-    names: P names; features: (P, F) float32; photo: (C,) each caption's row in `features`;
-    ids: (C, max_length) and lengths: (C,), as from Vocabulary.encode; captions: P lists of texts.
+    Attributes:
+        names: P names.
+        features: (P, F) float32, scaled.
+        image: (C,) each caption's row in ``features``, ascending.
+        ids: (C, T) token ids, from `Vocabulary.encode`.
+        lengths: (C,) the captions' lengths in tokens.
+        captions: P lists of texts.
     """
 
     names: list[str]
@@ -118,24 +144,39 @@ class Split:
     captions: list[list[str]] = field(repr=False)
 
     def batch(self, rows: numpy.ndarray) -> Batch:
-        """The captions `rows`, packed."""
+        """Pack the captions with these indices, (N,), into a batch."""
         return pack(self.features[self.image[rows]], self.ids[rows], self.lengths[rows])
 
     def word_counts(self, vocabulary: int) -> numpy.ndarray:
-        """How often each word is one to predict, (V,), and 0.1 more: none is impossible."""
+        """Count how often each word is a target, (V,), plus 0.1 so that no count is zero.
+
+        Args:
+            vocabulary: V, the number of words.
+        """
         predicted = (numpy.arange(self.ids.shape[1]) < self.lengths[:, None])[:, 1:]
         return numpy.bincount(self.ids[:, 1:][predicted], minlength=vocabulary) + 0.1
 
     def image_captions(self) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Where each photo's captions start in `ids`, and how many there are: (P,), (P,).
-        Captions lie in the photos' order."""
+        """Find the first caption of each image in ``ids``, and the number of its captions.
+
+        Returns:
+            Two arrays of shape (P,).
+        """
         counts = numpy.bincount(self.image, minlength=len(self.names))
         return numpy.cumsum(counts) - counts, counts
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All splits under one vocabulary and one scaling, with notes on what was left out."""
+    """All splits under one vocabulary and one scaling.
+
+    Attributes:
+        splits: "train", "dev" and perhaps "test" -> its images and captions.
+        vocabulary: of the training captions.
+        scaling: of the features, fitted on the training images.
+        encoder: the features' encoder as in `Features`, or None if unknown.
+        notes: in words, what was left out.
+    """
 
     splits: dict[str, Split]
     vocabulary: Vocabulary
@@ -145,11 +186,11 @@ class Dataset:
 
     @property
     def feature_size(self) -> int:
-        """How many features of an image the decoder gets, after scaling."""
+        """The number of features per image after scaling."""
         return self.scaling.width
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that training reads: a resumed run must find the same data."""
+        """Compute the SHA-256 of everything training reads, to compare when a run resumes."""
         digest = hashlib.sha256("\n".join(self.vocabulary.words).encode())
         for split in self.splits.values():
             for array in (split.features, split.image, split.ids, split.lengths):
@@ -160,10 +201,20 @@ class Dataset:
 def load_dataset(
     files: DataFiles, min_count: int, max_length: int, standardise: bool, components: int = 0
 ) -> Dataset:
-    """Read `files` (complete). The vocabulary and the scaling come from the train split alone.
+    """Read a data set. The vocabulary and the scaling come from the training set only.
 
-    UserError: a file is missing or broken, a photo is in two splits, nothing is left of a split.
-    Photos without captions or features are left out and counted in the notes.
+    Photos without captions or without features are left out, and counted in the notes.
+
+    Args:
+        files: from `DataFiles.complete`.
+        min_count: the occurrences a word needs to be in the vocabulary.
+        max_length: the tokens a caption may have, #START# and #END# included.
+        standardise: give each feature mean 0 and standard deviation 1.
+        components: if not 0, reduce the features to this many canonical components instead.
+
+    Raises:
+        UserError: a file is missing or broken, a photo is in two splits, a split is empty, or no
+            word is frequent enough.
     """
     assert files.captions and files.features
     captions = read_captions(files.captions)
@@ -173,18 +224,18 @@ def load_dataset(
     notes, kept = [], {}
     if captions.wordless:
         notes.append(f"{captions.wordless} captions without a word are left out")
-    if source == "the lot":
+    if source == RANDOM:
         notes.append(
-            f"splits drawn by photo with seed {files.split_seed}: "
+            f"random splits with seed {files.split_seed}: "
             + ", ".join(f"{len(names):,} {split}" for split, names in lists.items())
         )
     for split in "train", "dev":
         if split not in lists:
             raise UserError(
                 f"{files.captions}: no photo is in the {split} split; give lists of photos with "
-                "--train-split and --dev-split" + ", or more photos" * (source == "the lot")
+                "--train-split and --dev-split" + ", or more photos" * (source == RANDOM)
             )
-    # Captions and lists may each write photos in a way of their own.
+    # The caption file and the lists may name photos with or without their folder.
     captioned = find_names(captions.texts, rows)
     texts = {captioned.get(name, name): some for name, some in captions.texts.items()}
     listed_as = find_names(dict.fromkeys(n for names in lists.values() for n in names), rows)
@@ -196,10 +247,10 @@ def load_dataset(
                 where = getattr(files, f"{split}_split") or source
                 raise UserError(f"{where}: {name} is in the {seen[name]} split as well")
             seen[name] = split
-        for lack, have in (("captions", texts), ("features", rows)):
-            without = [name for name in names if name not in have]
+        for kind, known in (("captions", texts), ("features", rows)):
+            without = [name for name in names if name not in known]
             if without:
-                notes.append(f"{split}: {len(without)} photos have no {lack} ({without[0]}, ...)")
+                notes.append(f"{split}: {len(without)} photos have no {kind} ({without[0]}, ...)")
         kept[split] = [name for name in names if name in texts and name in rows]
         if not kept[split]:
             where = getattr(files, f"{split}_split") or f"{source}, {split}"
@@ -212,14 +263,14 @@ def load_dataset(
         notes.append(f"{unused} photos have features but no captions")
     vocabulary = Vocabulary.of((text for name in kept["train"] for text in texts[name]), min_count)
     if len(vocabulary) == len(SPECIAL):
-        raise UserError(f"no word of train occurs {min_count} times or more: lower --min-count")
+        raise UserError(f"no training word occurs {min_count} times or more: lower --min-count")
 
     def make(names: list[str]) -> Split:
-        written = [texts[name] for name in names]
-        ids, lengths = vocabulary.encode([text for some in written for text in some], max_length)
-        photo = numpy.repeat(numpy.arange(len(names)), [len(some) for some in written])
+        by_image = [texts[name] for name in names]
+        ids, lengths = vocabulary.encode([text for some in by_image for text in some], max_length)
+        image = numpy.repeat(numpy.arange(len(names)), [len(some) for some in by_image])
         array = features.array[[rows[name] for name in names]]
-        return Split(names, array, photo, ids, lengths, written)
+        return Split(names, array, image, ids, lengths, by_image)
 
     splits = {split: make(names) for split, names in kept.items()}
     train = splits["train"]
@@ -227,7 +278,7 @@ def load_dataset(
         counts = word_counts(train.ids, train.image, len(train.names))
         scaling = Scaling.canonical(train.features, counts, components)
         if (found := scaling.width) < components:
-            notes.append(f"--components {components}: there are only {found}, which are used")
+            notes.append(f"--components {components}: only {found} exist; all are used")
     elif standardise:
         scaling = Scaling.standard(train.features)
     else:

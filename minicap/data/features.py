@@ -1,4 +1,4 @@
-"""Stored features of photos."""
+"""Files of image features, and their scaling."""
 
 import json
 import zipfile
@@ -14,15 +14,19 @@ from minicap.data.store import DONE, FeatureStore
 from minicap.utils.errors import UserError
 from minicap.utils.files import replacing
 
-LARGE = 1 << 30  # bytes; what unpacks to no more than this is never refused
+FORMAT = 1  # of the .npz files; one without a format is of format 1
+LARGE = 1 << 30  # bytes; a file that unpacks to no more than this is never refused
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder made of P photos.
+    """The features of P photos.
 
-    names: P photo names; array: (P, F) float32 or float16; encoder: what is known of the encoder
-    ("id", "name", "preprocessing", "feature_size"), or None if the file does not say.
+    Attributes:
+        names: P photo names.
+        array: (P, F) float32 or float16.
+        encoder: a description of the encoder with "id", "name", "preprocessing" and
+            "feature_size", or None if the file has none.
     """
 
     names: list[str]
@@ -30,27 +34,42 @@ class Features:
     encoder: dict | None = None
 
     def save(self, path: Path, directions: numpy.ndarray | None = None) -> None:
-        """Write an .npz file that `read_features` reads, all or nothing.
+        """Save an .npz file that `read_features` reads. A failed save leaves no partial file.
 
-        directions: (F, K) compress the features to the subspace these span; None keeps them as they
-        are.
+        Args:
+            path: where to save.
+            directions: (F, K) vectors; if given, the features are compressed to the subspace they
+                span (see `minicap.data.compressed`).
+
+        Raises:
+            UserError: the file cannot be written.
         """
         arrays = {"features": self.array}
         if directions is not None:
             arrays = compress(self.array, directions)
-        about = {"names": numpy.array(self.names), "encoder": numpy.array(json.dumps(self.encoder))}
+        about = {
+            "format": numpy.array(FORMAT),
+            "names": numpy.array(self.names),
+            "encoder": numpy.array(json.dumps(self.encoder)),
+        }
         with replacing(path) as temporary, open(temporary, "wb") as file:
             numpy.savez(file, **about, **arrays)  # type: ignore[arg-type]
 
 
 def read_features(path: Path) -> Features:
-    """Features from the folder that minicap.encode has filled, mapped into memory and not read; or
-    from an .npz file with `names` (P,), `features` (P, F) and perhaps `encoder`, JSON. The features
-    may be compressed (minicap.data.compressed).
+    """Read features from a feature store or from an .npz file. Nothing is unpickled.
 
-    UserError: no file, another kind of file, shapes that do not fit, a name that comes twice,
-    NaN or infinite numbers, a folder that is not full yet. Nothing is unpickled. Photos that
-    minicap.encode has skipped are left out.
+    Args:
+        path: the folder of a `FeatureStore`, which is memory-mapped and not read; or an .npz file
+            with ``names`` (P,), ``features`` (P, F) and optionally ``encoder`` (JSON). The .npz
+            file may be compressed (see `minicap.data.compressed`).
+
+    Returns:
+        The features, without the photos that `minicap encode` skipped.
+
+    Raises:
+        UserError: the file is missing or broken, shapes do not match, a name occurs twice, numbers
+            are NaN or infinite, or the feature store is incomplete.
     """
     if path.is_dir():
         return _read_store(path)
@@ -60,6 +79,9 @@ def read_features(path: Path) -> Features:
         if unpacked > max(LARGE, 100 * path.stat().st_size):  # features hardly ever shrink to half
             raise ValueError(f"it would unpack to {unpacked:,} bytes")
         with numpy.load(path, allow_pickle=False) as file:
+            version = int(file["format"]) if "format" in file else 1
+            if version > FORMAT:
+                raise ValueError(f"format {version}, this minicap reads formats up to {FORMAT}")
             names = file["names"]
             array = _decompressed(file) if "codes" in file else file["features"]
             encoder = json.loads(str(file["encoder"])) if "encoder" in file else None
@@ -67,13 +89,13 @@ def read_features(path: Path) -> Features:
         raise UserError(f"{path}: cannot read the features ({error.strerror or error})") from error
     except KeyError as error:
         raise UserError(f"{path}: an .npz file with `names` and `features` is needed") from error
-    except Exception as error:  # zipfile, zlib and numpy have a dozen classes for what is broken
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for a broken file
         raise UserError(f"{path}: broken, or not an .npz file of features ({error})") from error
     fit = array.ndim == 2 and names.shape == array.shape[:1] and array.size
     if not fit or names.dtype.kind != "U" or array.dtype.kind != "f":
         raise UserError(
             f"{path}: names {names.shape} {names.dtype} and features {array.shape} {array.dtype} "
-            "do not fit: expected (P,) text and (P, F) floating-point numbers"
+            "do not match: expected (P,) text and (P, F) floating-point numbers"
         )
     if not _describes_an_encoder(encoder):
         raise UserError(
@@ -81,24 +103,24 @@ def read_features(path: Path) -> Features:
             f"`preprocessing`, not {encoder!r}"
         )
     if array.itemsize > 4:
-        with numpy.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        with numpy.errstate(over="ignore"):  # overflows are refused below
             array = array.astype(numpy.float32)
     listed = names.tolist()
     if len(set(listed)) < len(listed):
         twice = next(name for name, count in Counter(listed).items() if count > 1)
-        raise UserError(f"{path}: {twice} is there more than once")
+        raise UserError(f"{path}: {twice} occurs more than once")
     finite = numpy.isfinite(array).all(axis=1)
     if not finite.all():
         bad = int(numpy.argmin(finite))
         raise UserError(
-            f"{path}, row {bad} ({listed[bad]}): NaN or infinite; "
-            f"{int((~finite).sum())} of {len(listed)} photos are so: encode them again"
+            f"{path}, row {bad} ({listed[bad]}): NaN or infinite features "
+            f"({int((~finite).sum())} of {len(listed)} photos): encode them again"
         )
     return Features(listed, array, encoder)
 
 
 def _describes_an_encoder(about: object) -> bool:
-    """Is this what a features file may say of its encoder: nothing, or texts by these names?"""
+    """Whether a features file's description of its encoder is empty or well formed."""
     if not isinstance(about, dict) or not about:
         return about is None or about == {}
     texts = [about.get("id"), about.get("name"), about.get("preprocessing", "")]
@@ -106,27 +128,28 @@ def _describes_an_encoder(about: object) -> bool:
 
 
 def _decompressed(file) -> numpy.ndarray:
-    """The features of a file that `Features.save` compressed. ValueError: parts that do not fit."""
+    """The features of a compressed file; ValueError if its arrays do not match."""
     names = "codes", "steps", "basis", "mean"
     if missing := [name for name in names if name not in file]:
         raise ValueError(f"compressed features without `{missing[0]}`")
     codes, steps, basis, mean = (file[name] for name in names)
-    if codes.dtype.kind != "i" or {part.dtype.kind for part in (steps, basis, mean)} != {"f"}:
-        raise ValueError("compressed features whose numbers are of another type")
+    if codes.dtype.kind != "i" or {array.dtype.kind for array in (steps, basis, mean)} != {"f"}:
+        raise ValueError("compressed features with the wrong data types")
     count = codes.shape[0] if codes.ndim == 2 else 0
     if not count or steps.shape != codes.shape[1:] or basis.shape != steps.shape + mean.shape:
-        raise ValueError(f"codes {codes.shape} and basis {basis.shape} do not fit")
+        raise ValueError(f"codes {codes.shape} and basis {basis.shape} do not match")
     if count * mean.size * 4 > LARGE:
         raise ValueError(f"it would unpack to {count * mean.size * 4:,} bytes")
     return decompress(codes, steps, basis, mean)
 
 
 def _read_store(folder: Path) -> Features:
+    """The features of a complete store, without skipped photos."""
     store = FeatureStore.open(folder)
-    if store.begun < len(store.names):
+    if store.encoded < len(store.names):
         raise UserError(
-            f"{folder}: only {store.begun:,} of {len(store.names):,} photos are encoded; let the "
-            "`python -m minicap.encode` that began it go on"
+            f"{folder}: only {store.encoded:,} of {len(store.names):,} photos are encoded; run the "
+            "same `minicap encode` command again to finish"
         )
     good = store.marks == DONE
     if good.all():
@@ -137,9 +160,11 @@ def _read_store(folder: Path) -> Features:
 
 @dataclass(frozen=True)
 class Scaling:
-    """A linear map of the features, fitted on train: ((x - mean) * scale) @ rotation.
+    """A linear map of the features, fitted on the training set: ((x - mean) * scale) @ rotation.
 
-    mean, scale: (F,); rotation: (F, K), or None to leave it out.
+    Attributes:
+        mean, scale: (F,) float32.
+        rotation: (F, K) float32, or None for the identity.
     """
 
     mean: numpy.ndarray
@@ -148,10 +173,10 @@ class Scaling:
 
     @classmethod
     def standard(cls, array: numpy.ndarray) -> "Scaling":
-        """Give each feature mean 0 and standard deviation 1 over train.
+        """Standardise: each feature gets mean 0 and standard deviation 1 over the training set.
 
         Args:
-            array: (P, F) the training photos' features. One that never varies is left alone.
+            array: (P, F) features of the training images. A constant feature is only centred.
         """
         wide = array.astype(numpy.float64)
         mean, deviation = wide.mean(axis=0), wide.std(axis=0)
@@ -160,18 +185,18 @@ class Scaling:
 
     @classmethod
     def canonical(cls, array: numpy.ndarray, words: numpy.ndarray, components: int) -> "Scaling":
-        """Reduce features to the `components` linear combinations that correlate most with the
-        words of the captions. (See minicap.data.canonical.)
+        """Reduce the features to the linear combinations that correlate most with caption words.
 
-        All features are scaled alike, so that the map stays within the subspace they span.
+        See `minicap.data.canonical`. All features have the same scale, so that the map stays within
+        the subspace they span.
 
         Args:
-            array: (P, F) the training photos' features.
-            words: (P, W) how often each photo's captions use each word.
-            components: K; fewer are returned if the features or the words have no more.
+            array: (P, F) features of the training images.
+            words: (P, W) word counts of their captions, from `word_counts`.
+            components: K; fewer if the features or the word counts have a lower rank.
 
         Raises:
-            UserError: the features, or the words, of all training photos are the same.
+            UserError: all training images have the same features or the same words.
         """
         wide = array.astype(numpy.float64)
         mean, variance = wide.mean(axis=0), wide.var(axis=0).mean()
@@ -182,19 +207,19 @@ class Scaling:
         rotation = canonical_directions((wide - mean) * scale, counts, components)
         if not rotation.shape[1]:
             raise UserError("--components: the captions of all training photos use the same words")
-        return cls(*(part.astype(numpy.float32) for part in (mean, scale, rotation)))
+        return cls(*(array.astype(numpy.float32) for array in (mean, scale, rotation)))
 
     @classmethod
     def none(cls, width: int) -> "Scaling":
-        """Features as they are."""
+        """Leave features unchanged; `width` is F."""
         return cls(numpy.zeros(width, numpy.float32), numpy.ones(width, numpy.float32))
 
     @property
     def width(self) -> int:
-        """How many numbers of a photo the decoder sees."""
+        """The number of features per image after scaling, K or F."""
         return len(self.mean) if self.rotation is None else self.rotation.shape[1]
 
     def __call__(self, array: numpy.ndarray) -> numpy.ndarray:
-        """(N, F) float16 or float32 -> (N, K or F) float32."""
+        """Scale features: (N, F) float16 or float32 -> (N, K or F) float32."""
         scaled = (array.astype(numpy.float32) - self.mean) * self.scale
         return scaled if self.rotation is None else scaled @ self.rotation

@@ -1,11 +1,11 @@
-"""The forms in which captions come, told apart by their content: text -> (photo, caption, split).
+"""Caption formats, recognised by their content: text -> (photo, caption, split).
 
 Flickr8k, Flickr30k   lines of photo#number<TAB>caption
-CSV, TSV              a header with a field for the photo and one for the caption, as on Kaggle;
-                      fields parted by commas, tabs, semicolons or bars
+CSV, TSV              a header with a column for the photo and one for the caption, as on Kaggle;
+                      columns separated by commas, tabs, semicolons or bars
 COCO                  JSON with `images` and `annotations`
 Karpathy's splits     JSON with `images` that have `sentences` and a `split`
-JSON Lines, JSON      an object for each photo or caption, one a line or all in a list
+JSON Lines, JSON      an object for each photo or caption, one per line or all in a list
 """
 
 import csv
@@ -18,15 +18,25 @@ PHOTO = ("image", "file_name", "filename", "file", "photo", "image_name", "img",
 CAPTION = ("caption", "captions", "text", "comment", "sentence", "sentences", "raw")
 DELIMITERS = ",\t;|"
 NUMBER = re.compile(r"#\d+$")  # at the end of a photo's name, in Flickr's files
-Entry = tuple[str, str, str | None]  # photo, caption, split if the file says
+Entry = tuple[str, str, str | None]  # photo, caption, and split if the file has one
 
 
 class Malformed(ValueError):
-    """What is wrong, and where in the text."""
+    """The text is not in a known format; the message gives the reason and the place."""
 
 
 def entries(text: str) -> Iterator[Entry]:
-    """All captions of a file. Malformed: none of these forms, or a place that breaks its own."""
+    """Parse a caption file.
+
+    Args:
+        text: the content of the file.
+
+    Yields:
+        The photo's name, a caption, and the photo's split or None.
+
+    Raises:
+        Malformed: the text is in none of the formats, or breaks the rules of its format.
+    """
     if text.lstrip()[:1] in ("{", "["):
         return _json(text)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -43,11 +53,12 @@ def entries(text: str) -> Iterator[Entry]:
 
 
 def _known(names: tuple[str, ...], fields: Any) -> str | None:
-    """The first of these names that there is a field of."""
+    """The first of `names` that is among the fields."""
     return next((name for name in names if name in fields), None)
 
 
 def _flickr(lines: list[str]) -> Iterator[Entry]:
+    """Flickr8k's lines: name#number, a tab, the caption."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             name, tab, caption = line.partition("\t")
@@ -61,6 +72,7 @@ def _flickr(lines: list[str]) -> Iterator[Entry]:
 
 
 def _table(lines: list[str], delimiter: str, fields: list[str]) -> Iterator[Entry]:
+    """CSV and its variants; `fields` is the header in lower case."""
     photo, caption = (fields.index(_known(names, fields) or "") for names in (PHOTO, CAPTION))
     split = fields.index("split") if "split" in fields else None
     reader = csv.reader(
@@ -68,18 +80,18 @@ def _table(lines: list[str], delimiter: str, fields: list[str]) -> Iterator[Entr
         delimiter=delimiter,
         quoting=csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL,
     )
-    begun, read = False, 0
+    header_read, read = False, 0
     try:
         for row in reader:
             _check_quotes(lines[read : reader.line_num], delimiter, read + 1)
             read = reader.line_num
             if not row or row == [""]:
                 continue
-            if not begun:  # the header
-                begun = True
+            if not header_read:
+                header_read = True
                 continue
             if caption == len(fields) - 1 and len(row) > len(fields):
-                # A caption with commas that was written without quotes.
+                # A caption that contains commas and is not quoted.
                 row = [*row[:caption], delimiter.join(row[caption:])]
             if len(row) != len(fields) or not row[photo].strip():
                 raise Malformed(
@@ -93,8 +105,11 @@ def _table(lines: list[str], delimiter: str, fields: list[str]) -> Iterator[Entr
 
 
 def _check_quotes(lines: list[str], delimiter: str, first: int) -> None:
-    """A caption may have several lines; a quote that is never closed would swallow the photos that
-    follow. lines: those of one row; first: its number."""
+    """Raise Malformed if a row of several lines ends within a quote.
+
+    A quote that is never closed would otherwise swallow the following photos. `lines` are those of
+    one row, `first` is the number of the first.
+    """
     if len(lines) > 1:
         try:
             list(csv.reader([line + "\n" for line in lines], delimiter=delimiter, strict=True))
@@ -103,6 +118,7 @@ def _check_quotes(lines: list[str], delimiter: str, first: int) -> None:
 
 
 def _json(text: str) -> Iterator[Entry]:
+    """JSON and JSON Lines."""
     try:
         whole = json.loads(text)
     except RecursionError as error:
@@ -125,6 +141,7 @@ def _json(text: str) -> Iterator[Entry]:
 
 
 def _each_line(lines: list[str]) -> Iterator[tuple[str, Any]]:
+    """(place, object) of each line of a JSON Lines file."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
@@ -139,7 +156,7 @@ def _each_line(lines: list[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _text(entry: Any, field: str, place: str) -> str:
-    """entry[field], which must be a text."""
+    """entry[field], which must be a string."""
     value = entry.get(field) if isinstance(entry, dict) else None
     if not isinstance(value, str):
         raise Malformed(f"{place}: `{field}` must be a text, not {str(value)[:40]!r}")
@@ -147,6 +164,7 @@ def _text(entry: Any, field: str, place: str) -> str:
 
 
 def _objects(objects: Any) -> Iterator[Entry]:
+    """Objects that name a photo and its caption or captions; `objects` are (place, object)."""
     for place, entry in objects:
         photo = _known(PHOTO, entry) if isinstance(entry, dict) else None
         caption = _known(CAPTION, entry) if photo else None
@@ -169,6 +187,7 @@ def _objects(objects: Any) -> Iterator[Entry]:
 
 
 def _coco(whole: dict) -> Iterator[Entry]:
+    """COCO's captions_*.json."""
     images = whole.get("images")
     if not isinstance(images, list) or not isinstance(whole["annotations"], list):
         raise Malformed("`images` and `annotations` must be lists, as in COCO's captions_*.json")
@@ -177,7 +196,7 @@ def _coco(whole: dict) -> Iterator[Entry]:
         place = f"images[{number}]"
         name, image_id = _text(image, "file_name", place), _number(image, "id", place)
         if names.setdefault(image_id, name) != name:
-            raise Malformed(f"{place}: {name} has the id {image_id}, and so has {names[image_id]}")
+            raise Malformed(f"{place}: {name} and {names[image_id]} have the same id {image_id}")
     for number, annotation in enumerate(whole["annotations"]):
         place = f"annotations[{number}]"
         image = _number(annotation, "image_id", place)
@@ -190,6 +209,7 @@ def _coco(whole: dict) -> Iterator[Entry]:
 
 
 def _number(entry: Any, field: str, place: str) -> int:
+    """entry[field], which must be an integer."""
     value = entry.get(field) if isinstance(entry, dict) else None
     if type(value) is not int:
         raise Malformed(f"{place}: `{field}` must be a whole number, not {str(value)[:40]!r}")
@@ -197,6 +217,7 @@ def _number(entry: Any, field: str, place: str) -> int:
 
 
 def _karpathy(images: list) -> Iterator[Entry]:
+    """Karpathy's dataset_*.json."""
     for number, image in enumerate(images):
         place = f"images[{number}]"
         name, split = (_text(image, field, place) for field in ("filename", "split"))

@@ -1,4 +1,4 @@
-"""Public data sets of photos and captions, and how to download them."""
+"""Public data sets of photos and captions: where they are, and how to download them."""
 
 import shlex
 import shutil
@@ -12,19 +12,23 @@ from minicap.utils.downloads import fetch
 from minicap.utils.errors import UserError
 from minicap.utils.files import replacing
 
-COCO = "http://images.cocodataset.org/"  # its certificate names another host: https is refused
+COCO = "http://images.cocodataset.org/"  # its certificate is for another host: https fails
 FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/"
 LARGEST = 1 << 30  # bytes of one unpacked file of captions
-ROOM = 1 << 30  # bytes that are left free on the disk
+RESERVE = 1 << 30  # bytes that must stay free on the disk
 
 
 @dataclass(frozen=True)
 class Archive:
     """A zip file of a data set.
 
-    size: bytes; md5: in hex; files: what is taken out of it, {name in the zip: name on the disk},
-    after which it is removed. Without files it holds photos and stays as it is: encode and train
-    read them from there. exact: whether the size is known to the byte, or only about.
+    Attributes:
+        url: where it is published.
+        size: in bytes.
+        md5: checksum in hex.
+        files: names of the files to unpack; the zip file is then deleted. If empty, it contains
+            photos and is kept as it is: `minicap encode` and `minicap train` read it directly.
+        exact: whether ``size`` is exact or rounded.
     """
 
     url: str
@@ -35,13 +39,20 @@ class Archive:
 
     @property
     def name(self) -> str:
+        """The file name in the URL."""
         return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """title, source, licence: lines to show; parts: name -> archive, captions first; next: part ->
-    how to go on with it, where {folder} is to be filled in."""
+class PublicDataset:
+    """A data set that can be downloaded.
+
+    Attributes:
+        title, source, licence: one line each, to print.
+        parts: name -> archive, captions first.
+        next: part of photos -> the commands to run after its download, one per line, with
+            "{folder}" for the folder.
+    """
 
     title: str
     source: str
@@ -52,18 +63,23 @@ class DataSet:
 
 def coco(
     year: int, captions: tuple[int, str], train: tuple[int, str], val: tuple[int, str]
-) -> DataSet:
-    """COCO of a year; size and MD5 of its three archives."""
+) -> PublicDataset:
+    """Describe an edition of COCO.
+
+    Args:
+        year: 2014 or 2017.
+        captions, train, val: size and MD5 of each archive.
+    """
     splits = [f"train{year}", f"val{year}"]
     files = tuple(f"captions_{split}.json" for split in splits)
     photos = {
-        2014: "82,783 photos to train on and 40,504",
-        2017: "118,287 photos to train on and 5,000",
+        2014: "82,783 training and 40,504 validation photos",
+        2017: "118,287 training and 5,000 validation photos",
     }
-    return DataSet(
-        f"COCO {year}: {photos[year]} to validate with, 5 captions each",
+    return PublicDataset(
+        f"COCO {year}: {photos[year]}, 5 captions each",
         f"{COCO} (https://cocodataset.org)",
-        "captions: CC BY 4.0. Photos: by Flickr users, each under its own licence; "
+        "captions: CC BY 4.0. Photos: by Flickr users, each with its own licence; "
         "https://cocodataset.org/#termsofuse",
         {
             "captions": Archive(
@@ -73,21 +89,21 @@ def coco(
             "train": Archive(f"{COCO}zips/{splits[0]}.zip", *train),
         },
         {
-            part: f"python -m minicap.encode {{folder}}/{split}.zip --out {{folder}}/{split}\n"
-            f"python -m minicap.train --captions {{folder}}/captions_{split}.json "
+            part: f"minicap encode {{folder}}/{split}.zip --out {{folder}}/{split}\n"
+            f"minicap train --captions {{folder}}/captions_{split}.json "
             f"--features {{folder}}/{split} --photos {{folder}}/{split}.zip"
             for part, split in zip(["train", "val"], splits, strict=True)
         },
     )
 
 
-# Sizes and checksums as they have been published by several users of these files.
+# Sizes and checksums that several users of these files have published.
 DATA_SETS = {
-    ("flickr8k", 2013): DataSet(
+    ("flickr8k", 2013): PublicDataset(
         "Flickr8k: 8,000 photos, 5 captions each (Hodosh, Young, Hockenmaier 2013)",
-        f"{FLICKR8K} (a public copy; the authors give it out at "
+        f"{FLICKR8K} (a public copy; the authors distribute it at "
         "https://forms.illinois.edu/sec/1713398)",
-        "for research and teaching only, not for commercial use. Photos: by Flickr users, theirs",
+        "for research and teaching only, no commercial use. Photos: copyright of the Flickr users",
         {
             "captions": Archive(
                 f"{FLICKR8K}Flickr8k_text.zip",
@@ -109,9 +125,9 @@ DATA_SETS = {
             ),
         },
         {
-            "photos": "python -m minicap.encode {folder}/Flickr8k_Dataset.zip "
+            "photos": "minicap encode {folder}/Flickr8k_Dataset.zip "
             "--out {folder}/features\n"
-            "python -m minicap.train --captions {folder}/Flickr8k.token.txt "
+            "minicap train --captions {folder}/Flickr8k.token.txt "
             "--features {folder}/features --train-split {folder}/Flickr_8k.trainImages.txt "
             "--dev-split {folder}/Flickr_8k.devImages.txt --photos {folder}/Flickr8k_Dataset.zip"
         },
@@ -131,88 +147,105 @@ DATA_SETS = {
 }
 
 
-def data_set(name: str, year: int) -> DataSet:
-    """The data set of this name; `year` is COCO's."""
+def data_set(name: str, year: int) -> PublicDataset:
+    """Return a data set by name.
+
+    Args:
+        name: "flickr8k" or "coco".
+        year: COCO's edition, 2014 or 2017.
+    """
     return DATA_SETS[name, 2013 if name == "flickr8k" else year]
 
 
-def description(data: DataSet, parts: Iterable[str], folder: Path) -> list[str]:
-    """Lines about a data set: source, licence, sizes, and the room on the disk."""
+def description(data: PublicDataset, parts: Iterable[str], folder: Path) -> list[str]:
+    """Describe a download in lines to print: source, licence, sizes, free disk space."""
     archives = {part: data.parts[part] for part in parts}
     return [
         data.title,
         f"source    {data.source}",
         f"licence   {data.licence}",
         *(
-            f"{part:9} {archive.name}, {in_words(archive.size)}"
-            + (", is there" if is_there(archive, folder) else "")
+            f"{part:9} {archive.name}, {format_bytes(archive.size)}"
+            + (", already downloaded" if is_complete(archive, folder) else "")
             for part, archive in archives.items()
         ),
-        f"to        {folder}; {in_words(free_bytes(folder))} are free there",
+        f"to        {folder}, {format_bytes(free_bytes(folder))} free",
     ]
 
 
-def check_room(archives: Iterable[Archive], folder: Path) -> None:
-    """Raise UserError if the disk has no room for what is missing of these archives."""
-    missing = [archive for archive in archives if not is_there(archive, folder)]
-    needed = sum(archive.size - begun(archive, folder) for archive in missing) + ROOM
+def check_disk_space(archives: Iterable[Archive], folder: Path) -> None:
+    """Raise UserError if the disk has no space for the missing part of these archives."""
+    missing = [archive for archive in archives if not is_complete(archive, folder)]
+    needed = sum(archive.size - partial_size(archive, folder) for archive in missing) + RESERVE
     free = free_bytes(folder)
     if missing and free < needed:
         raise UserError(
-            f"{folder}: {in_words(needed)} must be free, and {in_words(free)} are; make room, give "
-            "--out a folder on another disk, or choose --parts"
+            f"{folder}: {format_bytes(needed)} must be free, but only {format_bytes(free)} are; "
+            "free disk space, choose a folder on another disk with --out, or fewer --parts"
         )
 
 
-def next_commands(data: DataSet, parts: Sequence[str], folder: Path) -> list[str]:
-    """The commands to go on with, or nothing if captions or photos are missing."""
+def next_commands(data: PublicDataset, parts: Sequence[str], folder: Path) -> list[str]:
+    """Return the commands to run next; none if captions or photos are missing.
+
+    Args:
+        data: the data set.
+        parts: the downloaded parts.
+        folder: where they are.
+    """
     part = next((name for name in data.next if name in parts), "")
-    if not part or not is_there(data.parts["captions"], folder):
+    if not part or not is_complete(data.parts["captions"], folder):
         return []
     words = data.next[part].format(folder=shlex.quote(str(folder)))
     return ["minicap export", *words.splitlines()]
 
 
-def is_there(archive: Archive, folder: Path) -> bool:
-    """Whether nothing of this archive needs to be fetched."""
+def is_complete(archive: Archive, folder: Path) -> bool:
+    """Return whether the archive, or all files unpacked from it, exist."""
     files = archive.files or (archive.name,)
     return all((folder / name).exists() for name in files)
 
 
-def begun(archive: Archive, folder: Path) -> int:
-    """Bytes that an earlier try has left."""
+def partial_size(archive: Archive, folder: Path) -> int:
+    """Return the number of bytes that an interrupted download left."""
     part = folder / f"{archive.name}.part"
     return part.stat().st_size if part.exists() else 0
 
 
-def get(archive: Archive, folder: Path) -> None:
-    """Fetch an archive into `folder`, and take its files out, if it has some to take.
+def download(archive: Archive, folder: Path) -> None:
+    """Download an archive into `folder` and unpack its files, if it lists any.
 
-    Raises UserError as `fetch` does, or if the archive is damaged.
+    Raises:
+        UserError: the download failed, or the archive is damaged.
     """
-    if archive.files and is_there(archive, folder):
+    if archive.files and is_complete(archive, folder):
         return
     path = folder / archive.name
     size = archive.size if archive.exact else None
     most = 2 * archive.size
-    fetch(archive.url, path, f"md5:{archive.md5}", size, archive.name, most=most)
+    fetch(archive.url, path, f"md5:{archive.md5}", size, archive.name, max_size=most)
     if archive.files:
         unpack(path, archive.files, folder)
         path.unlink()
 
 
 def unpack(path: Path, files: tuple[str, ...], folder: Path) -> None:
-    """Take `files` out of the zip file, from whatever folder they are in there, into `folder`.
+    """Unpack some files of a zip file, and no others.
 
-    Nothing else is unpacked, whatever names and sizes the zip file speaks of. UserError: one is
-    not in it, is damaged, or longer than LARGEST bytes.
+    Args:
+        path: the zip file.
+        files: names of the files, in any folder of the zip file.
+        folder: where to unpack them, without folders.
+
+    Raises:
+        UserError: a file is missing, damaged or longer than LARGEST bytes.
     """
     try:
         with zipfile.ZipFile(path) as packed:
             members = {name.rpartition("/")[2]: name for name in reversed(packed.namelist())}
             for name in files:
                 if name not in members:
-                    raise UserError(f"{path}: {name} is not in it")
+                    raise UserError(f"{path}: {name} is missing in this zip file")
                 with (
                     packed.open(members[name]) as file,
                     replacing(folder / name) as temporary,
@@ -221,19 +254,21 @@ def unpack(path: Path, files: tuple[str, ...], folder: Path) -> None:
                     while block := file.read(1 << 20):
                         out.write(block)
                         if out.tell() > LARGEST:
-                            raise UserError(f"{path}: {name} in it is too long")
+                            raise UserError(f"{path}: {name} in this zip file is too long")
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); delete it and try again") from error
+        raise UserError(
+            f"{path}: cannot be unpacked ({error}); delete it and run the command again"
+        ) from error
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes free on the disk where `folder` is, or will be."""
+    """Return the free bytes on the disk of `folder`, which need not exist yet."""
     place = folder.absolute()
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
 
 
-def in_words(size: float) -> str:
-    """A number of bytes, rounded."""
+def format_bytes(size: float) -> str:
+    """Format a number of bytes in MB or GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,8 +1,10 @@
-"""Captions as results: COCO's results file, a JSON list of {"image_id": ..., "caption": ...}.
+"""COCO's results format: a JSON list of {"image_id": ..., "caption": ...}.
 
-COCO knows a picture by a number, others by its file. Here a picture's id is the number that the
-caption file gives it, if that is one of COCO's; else the number in a name such as
-COCO_val2014_000000000139.jpg or 000000000139.jpg; else the name itself.
+COCO identifies an image by a number, other data sets by its file name. An image's id is
+
+1. its number in the caption file, if that is in COCO's format;
+2. else the number in a name such as COCO_val2014_000000000139.jpg or 000000000139.jpg;
+3. else the name itself.
 """
 
 import json
@@ -16,11 +18,18 @@ from minicap.utils.files import read_text
 
 Id = int | str
 COCO = re.compile(r"(?:COCO_[a-z]+20\d\d_)?([0-9]{12})")
-SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can say it, UTF-8 cannot
+SURROGATE = re.compile("[\ud800-\udfff]")  # valid in JSON, but not in UTF-8
 
 
 def coco_numbers(path: Path) -> dict[str, int]:
-    """Photo -> number, as a caption file in COCO's form says; nothing for one in another form."""
+    """Read the images' ids from a caption file in COCO's format.
+
+    Args:
+        path: a caption file in any format.
+
+    Returns:
+        File name -> id; empty for a file in another format.
+    """
     try:
         images = json.loads(read_text(path, "caption file"))["images"]
         return {image["file_name"]: image["id"] for image in images}
@@ -29,7 +38,15 @@ def coco_numbers(path: Path) -> dict[str, int]:
 
 
 def image_ids(names: Iterable[str], numbers: Mapping[str, int]) -> dict[str, Id]:
-    """The id of each picture, all different. numbers: from `coco_numbers`."""
+    """Choose an id for each image; see the rules above.
+
+    Args:
+        names: of the images.
+        numbers: from `coco_numbers`.
+
+    Returns:
+        Name -> id. If two ids would be equal, every id is the image's name.
+    """
     names = list(names)
     known = find_names(names, numbers)
 
@@ -44,25 +61,40 @@ def image_ids(names: Iterable[str], numbers: Mapping[str, int]) -> dict[str, Id]
 
 
 def _number(name: str) -> int | None:
-    """The number in a name such as COCO's; None where there is none."""
+    """The number in a file name of COCO's; None for other names."""
     found = COCO.fullmatch(PurePosixPath(name).stem)
     return int(found[1]) if found else None
 
 
 def results_text(captions: Mapping[str, str], ids: Mapping[str, Id]) -> str:
-    """A results file with these captions, picture -> caption; a line for each."""
+    """Format captions as a results file, one line per caption.
+
+    Args:
+        captions: image -> caption.
+        ids: image -> id, from `image_ids`.
+    """
     entries = [{"image_id": ids[name], "caption": text} for name, text in captions.items()]
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
     return f"[{lines}]\n"
 
 
 def read_results(path: Path, ids: Mapping[str, Id]) -> dict[str, str]:
-    """Name -> caption of a results file, in the file's order.
+    """Read a results file.
 
-    ids: picture -> id, of all that are known; a picture may go by its id, as a number or a text, by
-    its name, or by a name that has its number.
-    UserError, with the place: no file, broken JSON, a field that is missing or of another kind, a
-    picture that is not known or that comes twice.
+    The file may identify an image by its id (as a number or a string), by its name, or by a name
+    that contains its number.
+
+    Args:
+        path: the file.
+        ids: image -> id of the images that must have a caption, from `image_ids`.
+
+    Returns:
+        Image -> caption, in the file's order.
+
+    Raises:
+        UserError: the file is missing, is not valid JSON, has a missing field or one of the wrong
+            type, an unknown image, an image twice, or no caption for an image. The message gives
+            the place.
     """
     text = read_text(path, "results file")
     try:
@@ -104,20 +136,20 @@ def read_results(path: Path, ids: Mapping[str, Id]) -> dict[str, str]:
             unknown.append(id_)
         elif name in places:
             raise UserError(
-                f"{path}, entry {number}: image_id {id_!r} comes twice, first in entry "
-                f"{places[name]}: keep one caption for each picture"
+                f"{path}, entry {number}: image_id {id_!r} occurs twice, first in entry "
+                f"{places[name]}: keep one caption for each image"
             )
         else:
             captions[name], places[name] = entry["caption"], number
     if unknown:
         shown = ", ".join(map(repr, unknown[:3]))
         raise UserError(
-            f"{path}: not among the {len(ids):,} pictures judged, {next(iter(ids))} for example: "
-            f"image_id {shown} ({len(unknown):,} in all); --captions names others to judge by"
+            f"{path}: not among the {len(ids):,} evaluated images ({next(iter(ids))}, ...): "
+            f"image_id {shown} ({len(unknown):,} in all); choose other images with --captions"
         )
     if missing := [name for name in ids if name not in captions]:
         raise UserError(
             f"{path}: no caption for {', '.join(missing[:3])} "
-            f"({len(missing):,} of the {len(ids):,} pictures judged)"
+            f"({len(missing):,} of the {len(ids):,} evaluated images)"
         )
     return captions

@@ -1,23 +1,39 @@
-"""Which photos are to train on, which to choose by, which to judge by."""
+"""Random splits of photos into a training, a dev and a test set."""
 
 import hashlib
 from collections.abc import Iterable
 
 
-def drawn_split(name: str, dev: float, test: float, seed: int) -> str:
-    """ "train", "dev" or "test" for one photo, with these shares of dev and test.
+def random_split(name: str, dev: float, test: float, seed: int) -> str:
+    """Choose the split of one photo from a hash of the seed and its name.
 
-    Drawn from the seed and the photo's name alone: all captions of a photo fall together, and
-    photos that are added later change no other's split.
+    All captions of a photo are therefore in one split, and adding photos moves no other photo.
+
+    Args:
+        name: of the photo.
+        dev: fraction of the photos in the dev split, 0..1.
+        test: fraction of the photos in the test split, 0..1.
+        seed: another seed gives an independent split.
+
+    Returns:
+        "train", "dev" or "test".
     """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    drawn = int.from_bytes(digest[:8], "big") / 2**64
-    return "dev" if drawn < dev else "test" if drawn < dev + test else "train"
+    uniform = int.from_bytes(digest[:8], "big") / 2**64
+    return "dev" if uniform < dev else "test" if uniform < dev + test else "train"
 
 
-def draw_splits(names: Iterable[str], dev: float, test: float, seed: int) -> dict[str, list[str]]:
-    """Split -> its photos, in their order; without the splits that nothing fell into."""
+def random_splits(names: Iterable[str], dev: float, test: float, seed: int) -> dict[str, list[str]]:
+    """Split photos with `random_split`.
+
+    Args:
+        names: of the photos.
+        dev, test, seed: as for `random_split`.
+
+    Returns:
+        Split -> its photos in their original order. Empty splits are left out.
+    """
     splits: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
     for name in names:
-        splits[drawn_split(name, dev, test, seed)].append(name)
+        splits[random_split(name, dev, test, seed)].append(name)
     return {split: photos for split, photos in splits.items() if photos}

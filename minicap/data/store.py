@@ -1,12 +1,13 @@
-"""A feature store: a folder that fills up over hours, and may be killed at any moment.
+"""A feature store: a folder of features that survives an interruption at any moment.
 
     features.npy   (P, F) float16, filled from the first photo to the last
-    done.npy       (P,) uint8, what is known of each: TODO, DONE or SKIPPED
-    skipped.jsonl  a line for each photo that was skipped, with the reason
-    store.json     the photos' names, and what is known of the encoder
+    done.npy       (P,) uint8, the state of each photo: TODO, DONE or SKIPPED
+    skipped.jsonl  a line for each skipped photo, with the reason
+    store.json     the photos' names and a description of the encoder
 
-Features reach the disk before their rows are marked. So what is marked is there; what is not marked
-is encoded again, in the same batches, and the result is bit for bit that of an unbroken run.
+Features are synced to the disk before their rows are marked as done, so a marked row is always
+there. Rows that are not marked are encoded again, in the same batches, and the result is bitwise
+equal to that of an uninterrupted run.
 """
 
 import json
@@ -22,7 +23,7 @@ import numpy
 from minicap.utils.errors import UserError
 from minicap.utils.files import read_text, write_text
 
-KIND = "minicap feature store 1"
+KIND, FORMAT = "minicap feature store", 1
 STORE, FEATURES, MARKS, REASONS = "store.json", "features.npy", "done.npy", "skipped.jsonl"
 LOCK = ".lock"  # of the process that encodes
 TODO, DONE, SKIPPED = range(3)
@@ -30,10 +31,14 @@ TODO, DONE, SKIPPED = range(3)
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A store on the disk.
+    """A feature store on the disk.
 
-    folder: where it lies; names: P photos; encoder: what is known of the encoder, as
-    Encoder.about() has it; batch: photos that are encoded together; marks: (P,) uint8.
+    Attributes:
+        folder: its path.
+        names: P photos.
+        encoder: the encoder's description, from `Encoder.about`.
+        batch: the number of photos that are encoded together.
+        marks: (P,) uint8: TODO, DONE or SKIPPED.
     """
 
     folder: Path
@@ -46,37 +51,57 @@ class FeatureStore:
     def create(
         cls, folder: Path, names: Sequence[str], encoder: Mapping, batch: int
     ) -> "FeatureStore":
-        """An empty store, with the room for all features taken on the disk.
+        """Create an empty store and allocate the disk space for all features.
 
-        UserError: no such room; something else in the folder.
+        Args:
+            folder: must be missing or empty, or hold what an interrupted `create` left.
+            names: P photos.
+            encoder: the encoder's description, from `Encoder.about`.
+            batch: the number of photos that are encoded together.
+
+        Raises:
+            UserError: the disk is too full, or the folder holds other files.
         """
         ours = {STORE, FEATURES, MARKS, REASONS, LOCK}
         there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        begun = f".{STORE}."  # what a kill may have left of writing STORE
-        foreign = [name for name in there if name not in ours and not name.startswith(begun)]
+        temporary = f".{STORE}."  # a killed process may have left a temporary file of STORE
+        foreign = [name for name in there if name not in ours and not name.startswith(temporary)]
         if foreign or (folder.exists() and not folder.is_dir()):
-            raise UserError(f"{folder}: something else is there; give --out another folder")
+            raise UserError(f"{folder}: holds other files; choose another folder with --out")
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _allocate(folder / FEATURES, (len(names), encoder["feature_size"]), "<f2")
             _allocate(folder / MARKS, (len(names),), "|u1")
             (folder / REASONS).write_bytes(b"")
-        about = {"kind": KIND, "batch": batch, "encoder": dict(encoder), "names": list(names)}
-        write_text(folder / STORE, json.dumps(about, indent=1))  # last: now it is a store
+        about = {
+            "kind": f"{KIND} {FORMAT}",
+            "batch": batch,
+            "encoder": dict(encoder),
+            "names": list(names),
+        }
+        write_text(folder / STORE, json.dumps(about, indent=1))  # last: it makes the folder a store
         return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> "FeatureStore":
-        """A store as it was left. UserError: there is none, or its parts do not fit each other."""
+        """Open an existing store, complete or not.
+
+        Raises:
+            UserError: there is no store, or its files do not match each other.
+        """
         path = folder / STORE
         try:
             about = json.loads(read_text(path, "feature store"))
             names, encoder, batch = about["names"], about["encoder"], about["batch"]
             texts = [about["kind"], *names, *(encoder[k] for k in ("id", "name", "preprocessing"))]
-            whole = all(isinstance(text, str) for text in texts) and about["kind"] == KIND
+            whole = all(isinstance(text, str) for text in texts)
+            kind, _, version = texts[0].rpartition(" ") if whole else ("", "", "")
+            if kind == KIND and version != str(FORMAT):
+                raise ValueError(f"format {version}, this minicap reads format {FORMAT}")
+            whole = whole and kind == KIND
             shape = len(names), encoder["feature_size"]
             if not whole or len(set(names)) < len(names) or type(batch) is not int or batch < 1:
-                raise ValueError("not as minicap.encode writes it")
+                raise ValueError("unexpected content")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{path}: damaged, or no feature store ({error!r})") from error
         _mapped(folder / FEATURES, shape, "<f2")
@@ -86,41 +111,56 @@ class FeatureStore:
         return cls(folder, names, encoder, batch, marks)
 
     def check(self, names: Sequence[str], encoder: Mapping) -> None:
-        """UserError, with the difference, unless the store is of these photos and this encoder."""
+        """Compare the store with what is about to be encoded.
+
+        Args:
+            names: the photos.
+            encoder: the encoder's description, from `Encoder.about`.
+
+        Raises:
+            UserError: the store was created with another encoder or other photos; the message
+                gives the difference.
+        """
         if self.encoder["id"] != encoder["id"]:
             ours, other = (f"{e['name']} ({e['id'][:12]})" for e in (self.encoder, encoder))
             raise UserError(
                 f"{self.folder}: holds features of {ours}, {self.encoder['preprocessing']}, not of "
-                f"{other}, {encoder['preprocessing']}; go on with the first, or give --out another "
-                "folder"
+                f"{other}, {encoder['preprocessing']}; use the first encoder, or choose another "
+                "folder with --out"
             )
         if self.names != list(names):
             new, gone = set(names) - set(self.names), set(self.names) - set(names)
             example = min(new or gone, default="their order differs")
             raise UserError(
-                f"{self.folder}: was begun with other photos ({len(new)} are new and {len(gone)} "
-                f"gone: {example}); give --out another folder"
+                f"{self.folder}: was created with other photos ({len(new)} are new and {len(gone)} "
+                f"gone: {example}); choose another folder with --out"
             )
 
     @property
-    def begun(self) -> int:
-        """How many rows, from the first on, are in place: whole batches, or all."""
+    def encoded(self) -> int:
+        """The number of leading photos that are done or skipped: whole batches, or all P."""
         todo = numpy.flatnonzero(self.marks == TODO)
         return int(todo[0]) // self.batch * self.batch if len(todo) else len(self.names)
 
     def batches(self) -> Iterator[list[str]]:
-        """The names of the photos that are still to be encoded, in the batches of every run."""
-        for start in range(self.begun, len(self.names), self.batch):
+        """Yield the names of the photos left to encode, in the same batches as in every run."""
+        for start in range(self.encoded, len(self.names), self.batch):
             yield self.names[start : start + self.batch]
 
     def fill(self, results: Iterable[tuple[numpy.ndarray, Mapping[str, str]]]) -> Iterator[int]:
-        """Write what became of each of `batches()`: features (n, F), and name -> reason for photos
-        to be skipped. Those whose features float16 cannot hold are skipped as well.
+        """Store the features of `batches`.
 
-        Yields the number of photos after each batch, when they are safe on the disk. UserError
-        when it is full: what was there is kept.
+        Args:
+            results: for each batch its features, (n, F), and photo -> reason for those to skip.
+                Photos whose features do not fit into float16 are skipped too.
+
+        Yields:
+            The number of photos of each batch, once it is synced to the disk.
+
+        Raises:
+            UserError: the disk is full. Earlier batches are kept.
         """
-        row = self.begun
+        row = self.encoded
         with (
             _writing(self.folder),
             open(self.folder / FEATURES, "r+b") as features,
@@ -128,9 +168,9 @@ class FeatureStore:
             open(self.folder / REASONS, "r+b") as reasons,
         ):
             _keep_lines_before(reasons, row)
-            for array, why in results:
+            for array, unreadable in results:
                 names = self.names[row : row + len(array)]
-                half, skipped = _as_stored(array, names, why)
+                half, skipped = _as_stored(array, names, unreadable)
                 for number, (name, reason) in enumerate(zip(names, skipped), row):
                     if reason:
                         reasons.write(_line(number, name, reason))
@@ -142,25 +182,34 @@ class FeatureStore:
                 yield len(half)
 
     def skipped(self) -> Iterator[list[str]]:
-        """The names of the photos that were skipped, in batches."""
+        """Yield the names of the skipped photos, in batches."""
         names = [self.names[row] for row in numpy.flatnonzero(self.marks == SKIPPED)]
         for start in range(0, len(names), self.batch):
             yield names[start : start + self.batch]
 
-    def mend(self, results: Iterable[tuple[numpy.ndarray, Mapping[str, str]]]) -> int:
-        """Write what became of each of `skipped()`, tried again: as `fill` has it. Those that are
-        usable now take their places. Returns how many they are."""
+    def retry(self, results: Iterable[tuple[numpy.ndarray, Mapping[str, str]]]) -> int:
+        """Store the features of `skipped` photos that a second attempt could read.
+
+        Args:
+            results: for each batch of `skipped`, as for `fill`.
+
+        Returns:
+            The number of photos that are no longer skipped.
+
+        Raises:
+            UserError: the disk is full.
+        """
         rows, lines = iter(numpy.flatnonzero(self.marks == SKIPPED).tolist()), []
-        mended = 0
+        recovered = 0
         with (
             _writing(self.folder),
             open(self.folder / FEATURES, "r+b") as features,
             open(self.folder / MARKS, "r+b") as marks,
         ):
-            for array, why in results:
+            for array, unreadable in results:
                 batch = [next(rows) for _ in array]
                 names = [self.names[row] for row in batch]
-                half, skipped = _as_stored(array, names, why)
+                half, skipped = _as_stored(array, names, unreadable)
                 for row, name, one, reason in zip(batch, names, half, skipped, strict=True):
                     if reason:
                         lines.append(_line(row, name, reason))
@@ -168,47 +217,50 @@ class FeatureStore:
                         _put(features, row, one[None])
                         self.marks[row] = DONE
                         _put(marks, row, self.marks[row : row + 1])
-                        mended += 1
+                        recovered += 1
         write_text(self.folder / REASONS, b"".join(lines).decode())
-        return mended
+        return recovered
 
     def features(self) -> numpy.ndarray:
-        """All rows, (P, F) float16, as a map of the file: what is not used is never read."""
+        """Map all rows into memory, (P, F) float16; rows that are not used are never read."""
         shape = len(self.names), self.encoder["feature_size"]
         return _mapped(self.folder / FEATURES, shape, "<f2")
 
 
 def _as_stored(
-    array: numpy.ndarray, names: Sequence[str], why: Mapping[str, str]
+    array: numpy.ndarray, names: Sequence[str], unreadable: Mapping[str, str]
 ) -> tuple[numpy.ndarray, list[str]]:
-    """Features as float16, 0 for what is skipped, and for each photo the reason for that or ""."""
+    """Features as float16, 0 for skipped photos; and each photo's reason to be skipped, or ""."""
     with numpy.errstate(over="ignore"):
         half = array.astype("<f2")
     finite = numpy.isfinite(half).all(axis=1)
     infinite = "its features are NaN, infinite or beyond float16"
-    skipped = [why.get(n, "" if ok else infinite) for n, ok in zip(names, finite, strict=True)]
+    skipped = [
+        unreadable.get(n, "" if ok else infinite) for n, ok in zip(names, finite, strict=True)
+    ]
     half[[bool(reason) for reason in skipped]] = 0
     return half, skipped
 
 
 def _line(row: int, name: str, reason: str) -> bytes:
+    """A line of skipped.jsonl."""
     return json.dumps({"row": row, "photo": name, "reason": reason}).encode() + b"\n"
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """A full disk as one line."""
+    """Turn an OSError, such as a full disk, into a UserError."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; what was encoded is kept, and the "
-            "same command goes on from there"
+            f"cannot write {folder}: {error.strerror or error}; what was encoded is kept; run the "
+            "same command again to resume"
         ) from error
 
 
 def _allocate(path: Path, shape: tuple[int, ...], dtype: str) -> None:
-    """An .npy file of zeros that has its room on the disk."""
+    """Create an .npy file of zeros with its disk space reserved."""
     size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
     if size > shutil.disk_usage(path.parent).free:
         raise OSError(28, f"no room for {size:,} bytes")
@@ -224,7 +276,7 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: str) -> None:
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> numpy.ndarray:
-    """An .npy file as a map. UserError when it is not of this shape and dtype, or cut off."""
+    """Memory-map an .npy file; UserError if it is truncated or has another shape or dtype."""
     try:
         array = numpy.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
@@ -233,14 +285,14 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> numpy.ndarray:
         ) from error
     if array.shape != shape or array.dtype != dtype:
         raise UserError(
-            f"{path}: holds {array.shape} {array.dtype} where {STORE} says {shape} {dtype}; "
+            f"{path}: holds {array.shape} {array.dtype} where {STORE} has {shape} {dtype}; "
             f"delete {path.parent} and encode again"
         )
     return array
 
 
 def _put(file, row: int, rows: numpy.ndarray) -> None:
-    """Write rows at their place in an .npy file, and see them on the disk."""
+    """Write rows of an .npy file, starting at row `row`, and sync them to the disk."""
     file.seek(0)
     numpy.lib.format.read_magic(file)
     numpy.lib.format.read_array_header_1_0(file)
@@ -250,12 +302,13 @@ def _put(file, row: int, rows: numpy.ndarray) -> None:
 
 
 def _sync(file) -> None:
+    """Write the file's buffers to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def _keep_lines_before(file, row: int) -> None:
-    """Cut off the reasons of rows that are about to be encoded again, and half a line."""
+    """Delete the reasons of rows that will be encoded again, and an incomplete last line."""
     kept = 0
     for line in file:
         try:

@@ -1,4 +1,4 @@
-"""Words and their numbers."""
+"""The vocabulary: words and their token ids."""
 
 import re
 from collections import Counter
@@ -10,24 +10,45 @@ PAD, UNK, START, END = SPECIAL = ("#PAD#", "#UNK#", "#START#", "#END#")
 
 
 def tokenise(caption: str) -> list[str]:
-    """The words of a caption, in lower case; all that is no letter, digit or _ parts them."""
+    """Split a caption at everything that is not a letter, digit or underscore; lower case.
+
+    Example:
+        >>> tokenise("A dog's ball.")
+        ['a', 'dog', 's', 'ball']
+    """
     return [token for token in re.split(r"\W+", caption.lower()) if token]
 
 
 class Vocabulary:
-    """The words that a model knows; a word's id is its place in sorted order, as in the course.
+    """The sorted list of words a model knows. A word's id is its index in the list.
 
-    words: the list, sorted; the four special words sort in front, because "#" does.
+    The four special tokens are always included. They come first, because "#" sorts before letters
+    and digits.
+
+    Attributes:
+        words: V words, sorted.
+        ids: word -> id.
+        pad, unk, start, end: the ids of #PAD#, #UNK#, #START# and #END#.
     """
 
     def __init__(self, words: Iterable[str]):
+        """Sort the words and add the special tokens.
+
+        Args:
+            words: in any order, repetitions allowed.
+        """
         self.words = sorted({*words, *SPECIAL})
         self.ids = {word: number for number, word in enumerate(self.words)}
         self.pad, self.unk, self.start, self.end = (self.ids[word] for word in SPECIAL)
 
     @classmethod
     def of(cls, captions: Iterable[str], min_count: int) -> "Vocabulary":
-        """All words that occur `min_count` times or more in `captions`, those of train alone."""
+        """Collect the words that occur at least `min_count` times.
+
+        Args:
+            captions: those of the training set only.
+            min_count: occurrences, counted over all captions.
+        """
         counts = Counter(token for caption in captions for token in tokenise(caption))
         return cls(word for word, count in counts.items() if count >= min_count)
 
@@ -35,25 +56,32 @@ class Vocabulary:
         return len(self.words)
 
     def difference(self, other: "Vocabulary") -> str | None:
-        """In which words two vocabularies differ, in one line; None if they are the same."""
+        """Describe in one line how another vocabulary differs; None if it is the same."""
         ours, theirs = set(self.words), set(other.words)
         if ours == theirs:
             return None
 
-        parts = [f"{len(ours)} against {len(theirs)} words"]
+        found = [f"{len(ours)} against {len(theirs)} words"]
         for place, words in ("first", ours - theirs), ("second", theirs - ours):
             if words:
                 shown = ", ".join(sorted(words)[:5]) + (", ..." if len(words) > 5 else "")
-                parts.append(f"only in the {place}: {len(words)} ({shown})")
-        return "; ".join(parts)
+                found.append(f"only in the {place}: {len(words)} ({shown})")
+        return "; ".join(found)
 
     def encode(
         self, captions: Sequence[str], max_length: int
     ) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Captions as ids: #START#, the words, #END#, cut at `max_length` ids, #END# included.
+        """Convert captions to token ids: #START#, the words, #END#.
 
-        Unknown words become #UNK#. Returns ids (N, max_length) int32, filled up with #PAD#, and
-        lengths (N,), each 2 or more.
+        Unknown words become #UNK#. Longer captions are truncated and then have no #END#.
+
+        Args:
+            captions: N texts.
+            max_length: T, the most ids per caption, #START# and #END# included.
+
+        Returns:
+            ids: (N, T) int32, padded with #PAD#.
+            lengths: (N,) int64, each between 2 and T.
         """
         ids = numpy.full((len(captions), max_length), self.pad, dtype=numpy.int32)
         lengths = numpy.empty(len(captions), dtype=numpy.int64)
@@ -65,7 +93,7 @@ class Vocabulary:
         return ids, lengths
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids as a sentence, up to #END# and without special words."""
+        """Convert token ids to text: stop at #END#, leave out the other special tokens."""
         words: list[str] = []
         for number in ids:
             if number == self.end:

@@ -1,4 +1,4 @@
-"""From published weights to an ONNX file: build, check, and quantise if asked."""
+"""Export published InceptionV3 weights to an ONNX file: build, check and optionally quantise."""
 
 import os
 import tempfile
@@ -26,57 +26,61 @@ if TYPE_CHECKING:
     import numpy
     import onnx
 
-OFFICIAL = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
+OFFICIAL_URL = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Make InceptionV3's ONNX file from its published weights."""
+    """Export InceptionV3 with published weights to an ONNX file."""
 
     weights: Path | None = None
-    """Keras' .h5, torchvision's .pth or timm's .safetensors [default: $MINICAP_INCEPTION_H5, else
-    Keras' file without its top, which is downloaded once, 88 MB]"""
+    """Keras .h5, torchvision .pth or timm .safetensors file [default: $MINICAP_INCEPTION_H5, else
+    Keras' weights without the classifier, downloaded once, 88 MB]"""
     out: Path | None = None
-    """the file to write [default: inception_v3.onnx, or inception_v3-int8.onnx]"""
+    """output file [default: inception_v3.onnx, or inception_v3-int8.onnx]"""
     preprocessing: Literal["squeeze-bilinear", "squeeze-nearest", "crop-bilinear"] = (
         "squeeze-bilinear"
     )
-    """how a photo is made to fit: squeeze-bilinear is the best; squeeze-nearest is Keras' load_img;
-    crop-bilinear is the course's"""
+    """how photos are resized: squeeze-bilinear works best; squeeze-nearest matches Keras' load_img;
+    crop-bilinear matches the original course notebook"""
     precision: Literal["float32", "int8"] = "float32"
-    """int8 is a quarter of the size, less exact, and quicker only on processors made for it (VNNI);
-    it needs --calibrate"""
+    """int8 is a quarter of the size, less accurate, and faster only on processors with VNNI; it
+    needs --calibrate"""
     calibrate: Path | None = None
-    """photos such as will be encoded, for int8: a folder, a zip file, or a list"""
+    """calibration photos for int8, similar to those you will encode: a folder, zip file or list"""
     min_cosine: float = 0.98
-    """int8 is refused if a photo's features are less like the float32 ones than this"""
+    """lowest accepted cosine similarity between the int8 and float32 features of a photo"""
     check: tuple[Path, ...] = ()
-    """photos on which the float32 network is compared with --expected, or else with Keras itself"""
+    """photos on which to compare the float32 encoder with --expected, or with Keras by default"""
     expected: Path | None = None
-    """the features that the checked photos should have: an .npz file with `names`, `features`"""
+    """reference features for --check: an .npz file with `names` and `features`"""
 
     def validate(self) -> None:
-        """Raise UserError, naming the option, for options that do not go together."""
+        """Raise UserError for options that contradict each other."""
         if (self.precision == "int8") != (self.calibrate is not None):
-            raise UserError("--precision int8 and --calibrate PHOTOS belong together")
+            raise UserError("--precision int8 and --calibrate PHOTOS need each other")
         if not 0 < self.min_cosine <= 1:
             raise UserError("--min-cosine must be more than 0 and at most 1")
         if self.expected and not self.check:
-            raise UserError("--expected is for --check PHOTO...: name the photos")
+            raise UserError("--expected needs --check PHOTO...: name the photos")
 
 
 def export(
     options: ExportOptions, expected: "Mapping[str, numpy.ndarray] | None" = None
 ) -> Path | None:
-    """Make the ONNX file.
+    """Build the ONNX file, check it and write it.
 
     Args:
-        options: what to make, and how to check it.
-        expected: features that the photos of `options.check` should have, by photo, or None to
-            compare with Keras itself.
+        options: what to build and how to check it.
+        expected: reference features (feature_size,) of the photos in `options.check`, by path or
+            file name; None compares with Keras itself.
 
     Returns:
-        Its path, or None if a check has failed and nothing is written.
+        The file's path, or None if the check failed and no file was written.
+
+    Raises:
+        UserError: a missing package, unusable weights or photos, a failed download, or an int8
+            encoder that differs too much from the float32 one.
     """
     try:
         import onnx  # noqa: F401
@@ -91,105 +95,111 @@ def export(
         float32 = Path(folder, "float32.onnx")
         save(model, float32)
         encoder = Encoder(float32)
-        if options.check and not agrees(encoder, path, options, expected):
+        if options.check and not _passes_check(encoder, path, options, expected):
             return None
         if options.calibrate:
-            model = int8(model, encoder, options, Path(folder))
+            model = _int8_model(model, encoder, options, Path(folder))
     out = options.out or (EXPORTED if not options.calibrate else Path("inception_v3-int8.onnx"))
     save(model, out)
     return out
 
 
 def description(path: Path) -> list[str]:
-    """Lines about an ONNX file that `export` wrote."""
+    """Describe an exported ONNX file in printable lines."""
     import onnx
 
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     keys = ("encoder_id", "weights", "preprocessing", "pooling", "precision")
     return [
-        f"wrote          {path}, {path.stat().st_size / 1e6:.1f} MB",
+        f"file           {path}, {path.stat().st_size / 1e6:.1f} MB",
         *(f"{key:14} {about[key]}" for key in keys if key in about),
     ]
 
 
 def official_weights() -> Path:
-    """The Keras file without its top: where MINICAP_INCEPTION_H5 says, else from the cache, else
-    downloaded into it. Raises UserError as `fetch` does."""
+    """Locate Keras' weight file without the classifier, downloading it to the cache if necessary.
+
+    Returns:
+        $MINICAP_INCEPTION_H5 if it is set, else the cached file.
+
+    Raises:
+        UserError: the download failed.
+    """
     if "MINICAP_INCEPTION_H5" in os.environ:
         return Path(os.environ["MINICAP_INCEPTION_H5"])
     path = cache_folder() / KERAS_NOTOP
     if not path.exists():
-        print(f"fetching InceptionV3's weights, {KERAS_NOTOP_SIZE / 1e6:.0f} MB, to {path}")
-    url, checksum = OFFICIAL + KERAS_NOTOP, f"md5:{KERAS_NOTOP_MD5}"
+        print(f"downloading InceptionV3's weights, {KERAS_NOTOP_SIZE / 1e6:.0f} MB, to {path}")
+    url, checksum = OFFICIAL_URL + KERAS_NOTOP, f"md5:{KERAS_NOTOP_MD5}"
     return fetch(url, path, checksum, KERAS_NOTOP_SIZE, "InceptionV3's weights")
 
 
-def agrees(
+def _passes_check(
     encoder: Encoder,
     weights: Path,
     options: ExportOptions,
     expected: "Mapping[str, numpy.ndarray] | None",
 ) -> bool:
-    """Compare the checked photos' features with those expected, print each, and whether all are
-    the same within check.TOLERANCE."""
+    """Print each checked photo's relative error; return whether all are within check.TOLERANCE."""
     if expected is not None:
         source = str(options.expected)
     elif weights.read_bytes()[:4] != b"\x89HDF":
         raise UserError(
-            f"{weights}: without --expected features.npz only Keras' .h5 weights can be checked, "
-            "against Keras"
+            f"{weights}: only Keras' .h5 weights can be checked against Keras; use "
+            "--expected features.npz"
         )
     else:
         expected = check.keras_features(weights, encoder, options.check)
         source = "Keras"
-    good = 0
+    passed = 0
     for photo, difference in check.differences(encoder, options.check, expected):
-        good += difference <= check.TOLERANCE
+        passed += difference <= check.TOLERANCE
         print(f"{difference:.1e}  {photo}", flush=True)
-    bad = len(options.check) - good
+    failed = len(options.check) - passed
     limit = f"{check.TOLERANCE:g}"
-    print(f"relative difference to {source}: {good} photos within {limit}, {bad} beyond")
-    if bad and options.expected and encoder.preprocessing != "squeeze-nearest-299":
-        print("(features that Keras' load_img prepared need --preprocessing squeeze-nearest)")
-    return not bad
+    print(f"relative error against {source}: {passed} photos within {limit}, {failed} above")
+    if failed and options.expected and encoder.preprocessing != "squeeze-nearest-299":
+        print("(features computed with Keras' load_img need --preprocessing squeeze-nearest)")
+    return not failed
 
 
-def int8(
+def _int8_model(
     model: "onnx.ModelProto", encoder: Encoder, options: ExportOptions, folder: Path
 ) -> "onnx.ModelProto":
-    """The model in int8, after it was compared with the float32 encoder on photos held out. Workspace
-    files go into `folder`. UserError: too few photos, or features too far from float32's."""
+    """Quantise the model to int8 and compare it with float32 on held-out photos."""
     assert options.calibrate
     photos = find_photos(options.calibrate)
 
-    def prepared(names: list[str]) -> "list[numpy.ndarray]":
-        pictures = []
+    def load(names: list[str]) -> "list[numpy.ndarray]":
+        images = []
         for name in names:
             try:
-                pictures.append(encoder.pixels(photos.open(name)))
+                images.append(encoder.pixels(photos.open(name)))
             except UnusableImage as error:
                 print(f"skipped        {error}")
-        return pictures
+        return images
 
-    calibration, held_out = map(prepared, quantise.split(photos.names))
-    if len(held_out) < 2 or len(calibration) + len(held_out) < quantise.FEWEST:
+    calibration, held_out = map(load, quantise.split(photos.names))
+    count = len(calibration) + len(held_out)
+    if len(held_out) < 2 or count < quantise.MIN_PHOTOS:
         raise UserError(
-            f"{options.calibrate}: {len(calibration) + len(held_out)} photos are too few; int8 "
-            f"needs {quantise.FEWEST} or more that can be read, and 100 of all kinds are better"
+            f"{options.calibrate}: {count} readable photos are too few; int8 needs at least "
+            f"{quantise.MIN_PHOTOS}, better 100 of all kinds"
         )
     bar = tqdm(calibration, desc="calibrating", unit=" photos")
-    found = quantise.quantise(model, bar)
-    save(found, folder / "int8.onnx")
+    quantised = quantise.quantise(model, bar)
+    save(quantised, folder / "int8.onnx")
     fidelity = quantise.compare(encoder, Encoder(folder / "int8.onnx"), held_out)
     print(
-        f"int8           calibrated on {len(calibration)} photos; on {len(held_out)} others: "
-        f"cosine to float32 {fidelity.minimum:.4f} or more, median {fidelity.median:.4f} "
-        f"(two different photos: {fidelity.apart:.4f}); {fidelity.speed:.2f} times as quick here"
+        f"int8           calibrated on {len(calibration)} photos; on {len(held_out)} held-out "
+        f"photos: cosine to float32 at least {fidelity.minimum:.4f}, median {fidelity.median:.4f} "
+        f"(two different photos: {fidelity.between_photos:.4f}); {fidelity.speed:.2f} times the "
+        "float32 speed on this machine"
     )
     if fidelity.minimum < options.min_cosine:
         raise UserError(
-            f"int8 strays too far from float32: cosine {fidelity.minimum:.4f} is less than "
-            f"--min-cosine {options.min_cosine:g}; nothing is written; calibrate on more photos, "
-            "such as will be encoded, or use float32"
+            f"int8 differs too much from float32: cosine {fidelity.minimum:.4f} is less than "
+            f"--min-cosine {options.min_cosine:g}; no file was written; calibrate on more photos "
+            "like those you will encode, or use float32"
         )
-    return found
+    return quantised

@@ -1,6 +1,6 @@
-"""Table and weights -> ONNX: folds what can be folded, writes the file, and gives it an identity.
+"""Build the ONNX graph from the table and the weights, save it, and compute its id.
 
-Batch norm and the scaling of pixels disappear into the convolutions, in float64; what remains is
+Batch norm and the scaling of pixels are folded into the convolutions in float64. What remains is
 convolution, ReLU, pooling and concatenation.
 """
 
@@ -27,51 +27,58 @@ from minicap.utils.files import replacing
 if TYPE_CHECKING:
     import onnx
 
-IR_VERSION = 10  # not onnx's newest: ONNX Runtime reads that only some releases later
+IR_VERSION = 10  # not the newest: ONNX Runtime supports that only some releases later
 OPSET = 20
 
 
 def fold(w: LayerWeights, pixels: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Batch norm into the convolution: kernel (filters, channels, h, w), bias (filters,), float32.
+    """Fold batch norm into the convolution.
 
     With s = 1 / sqrt(variance + epsilon):
 
         beta + (conv(x, kernel) - mean) s = conv(x, kernel s) + (beta - mean s)
 
-    With `pixels`, x / 127.5 - 1 too, so that the convolution takes 0 to 255 (exact only without
-    zero padding, which the first convolution does not have):
+    With `pixels`, also fold the scaling x / 127.5 - 1, so that the convolution takes 0 to 255. This
+    is exact only without zero padding, which the first convolution does not have:
 
         conv(x / 127.5 - 1, kernel) = conv(x, kernel / 127.5) - sum(kernel)
+
+    Returns:
+        Kernel (filters, channels, height, width) and bias (filters,), both float32.
     """
     scale = 1 / np.sqrt(w.variance.astype(np.float64) + BATCH_NORM_EPSILON)
     kernel = w.kernel * scale[:, None, None, None]
     bias = w.beta - w.mean * scale
     if pixels:
-        # fsum rounds once: the same bits on every machine, whatever the order of summation
+        # fsum rounds once, so the result does not depend on the order of summation
         bias -= [math.fsum(k.ravel()) for k in kernel]
         kernel /= 127.5
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
 def build(weights: Weights, preprocessing: str = "squeeze-bilinear") -> "onnx.ModelProto":
-    """InceptionV3 with these weights as an ONNX model.
+    """Build InceptionV3 with these weights as an ONNX model.
 
-    Input `image` uint8 (N, 299, 299, 3), RGB, any N; output `features` float32 (N, 2048): the last
-    block's averages over all its pixels. The file's metadata say what it is, and with which
-    `preprocessing`, one of image.PREPROCESSINGS, a picture is made to fit.
+    Args:
+        weights: of all convolutions.
+        preprocessing: one of `image.PREPROCESSINGS`, stored in the metadata.
+
+    Returns:
+        A model with the input `image`, uint8 (N, 299, 299, 3), RGB, for any N, and the output
+        `features`, float32 (N, 2048): the last block's global average. Its metadata describe it.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     nodes: list[onnx.NodeProto] = []
     initializers: list[onnx.TensorProto] = []
-    numbers = iter(weights.layers)
+    layer_weights = iter(weights.layers)
 
     def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
     def conv(name: str, c: Conv, x: str) -> str:
-        kernel, bias = fold(next(numbers), pixels=not initializers)
+        kernel, bias = fold(next(layer_weights), pixels=not initializers)
         initializers.append(numpy_helper.from_array(kernel, f"{name}/kernel"))
         initializers.append(numpy_helper.from_array(bias, f"{name}/bias"))
         inputs = [x, f"{name}/kernel", f"{name}/bias"]
@@ -85,11 +92,11 @@ def build(weights: Weights, preprocessing: str = "squeeze-bilinear") -> "onnx.Mo
         window = {"kernel_shape": [3, 3], "strides": [p.stride] * 2, "pads": [pad] * 4}
         if p.kind == "max":
             return node("MaxPool", [x], name, **window)
-        counts = int(weights.average_counts_padding)
-        return node("AveragePool", [x], name, count_include_pad=counts, **window)
+        include = int(weights.count_include_pad)
+        return node("AveragePool", [x], name, count_include_pad=include, **window)
 
-    def concat(name: str, ways: list[str]) -> str:
-        return node("Concat", ways, name, axis=1)
+    def concat(name: str, branches: list[str]) -> str:
+        return node("Concat", branches, name, axis=1)
 
     x = node("Transpose", ["image"], "image/channels_first", perm=[0, 3, 1, 2])
     x = node("Cast", [x], "image/float", to=TensorProto.FLOAT)
@@ -108,7 +115,7 @@ def build(weights: Weights, preprocessing: str = "squeeze-bilinear") -> "onnx.Mo
         producer_name="minicap",
     )
     prepared = preprocessing_name(preprocessing, IMAGE_SIZE)
-    border = "counts" if weights.average_counts_padding else "ignores"
+    border = "counts" if weights.count_include_pad else "ignores"
     metadata = {
         "architecture": "InceptionV3",
         "weights": weights.name,
@@ -125,10 +132,10 @@ def build(weights: Weights, preprocessing: str = "squeeze-bilinear") -> "onnx.Mo
 
 
 def encoder_id(model: "onnx.ModelProto", preprocessing: str) -> str:
-    """What an encoder computes, as SHA-256 in hex: its graph, its weights and its preprocessing.
+    """Compute an encoder's id: the SHA-256, in hex, of its graph, weights and preprocessing.
 
-    Names, metadata, doc strings and the file's layout do not count; every operator, attribute,
-    connection and weight does. Two encoders with the same id give the same features.
+    Every operator, attribute, connection and weight counts. Names, metadata, doc strings and the
+    file's layout do not. Two encoders with the same id give the same features.
     """
     digest = hashlib.sha256()
     opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)
@@ -140,30 +147,30 @@ def encoder_id(model: "onnx.ModelProto", preprocessing: str) -> str:
 
 
 def _hash_graph(graph: "onnx.GraphProto", digest: Any, outer: dict[str, Any]) -> None:
-    """Feed a graph to the digest. A tensor goes by its content or by the place where it is made."""
+    """Hash a graph. A tensor is identified by its content or by the position of its producer."""
     from onnx import AttributeProto, helper
 
-    known = dict(outer)  # tensor name -> what stands for it; "" is an optional input left out
+    known = dict(outer)  # tensor name -> its identity; an omitted optional input is named ""
     for tensor in graph.initializer:
         known[tensor.name] = _fingerprint(tensor)
     for sparse in graph.sparse_initializer:
         known[sparse.values.name] = _fingerprint(sparse.values), _fingerprint(sparse.indices)
-    made = 0
+    count = 0
 
-    def made_here(name: str) -> None:
-        nonlocal made
-        known[name] = len(outer), made  # the place, and in a subgraph whose place it is
-        made += 1
+    def number(name: str) -> None:
+        nonlocal count
+        known[name] = len(outer), count  # len(outer) distinguishes the subgraphs
+        count += 1
 
-    def feed(*things: Any) -> None:
-        digest.update(repr(things).encode() + b"\n")
+    def feed(*values: Any) -> None:
+        digest.update(repr(values).encode() + b"\n")
 
     for value in graph.input:
         if value.name not in known:
             tensor_type = value.type.tensor_type
-            sides = [side.dim_value for side in tensor_type.shape.dim]  # 0: any
-            feed("input", tensor_type.elem_type, sides)
-            made_here(value.name)
+            shape = [dim.dim_value for dim in tensor_type.shape.dim]  # 0: any
+            feed("input", tensor_type.elem_type, shape)
+            number(value.name)
     for node in graph.node:
         inputs = [known[name] if name else None for name in node.input]
         feed("node", node.domain, node.op_type, inputs, len(node.output))
@@ -177,12 +184,12 @@ def _hash_graph(graph: "onnx.GraphProto", digest: Any, outer: dict[str, Any]) ->
             else:
                 feed(attribute.name, list(value) if isinstance(value, Sequence) else value)
         for name in node.output:
-            made_here(name)
+            number(name)
     feed("outputs", [known[value.name] for value in graph.output])
 
 
 def _fingerprint(tensor: "onnx.TensorProto") -> tuple[int, list[int], str]:
-    """Type, shape and content of a constant, without its name."""
+    """Return a constant's type, shape and hashed content."""
     from onnx import numpy_helper
 
     content = hashlib.sha256(numpy_helper.to_array(tensor).tobytes()).hexdigest()
@@ -190,6 +197,10 @@ def _fingerprint(tensor: "onnx.TensorProto") -> tuple[int, list[int], str]:
 
 
 def save(model: "onnx.ModelProto", path: Path) -> None:
-    """Write the file, all or nothing. UserError when it cannot be written (a full disk)."""
+    """Write the model to a file atomically.
+
+    Raises:
+        UserError: the file cannot be written, for example because the disk is full.
+    """
     with replacing(path) as temporary:
         temporary.write_bytes(model.SerializeToString())

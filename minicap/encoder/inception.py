@@ -1,27 +1,27 @@
-"""InceptionV3 as a table: a stem, eleven blocks, 94 convolutions, and a walker that follows it.
+"""InceptionV3 as a table (a stem and eleven blocks, 94 convolutions) and a function that walks it.
 
-Source: Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for
-Computer Vision" (2015), in the form that Keras gave it: convolutions without bias, each followed
-by batch normalisation (epsilon 0.001, no gamma) and ReLU. The paper's idea: a large kernel is
-replaced by several small ones (5x5 by two 3x3, 7x7 by 1x7 and 7x1), which see as far, cost less,
+Source: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception Architecture for
+Computer Vision" (2015), as implemented in Keras: convolutions without bias, each followed by batch
+normalisation (epsilon 0.001, no gamma) and ReLU. The paper replaces a large kernel with several
+small ones (5x5 with two 3x3, 7x7 with 1x7 and 7x1), which have the same receptive field, cost less,
 and have a ReLU in between.
 
-Four kinds of entry make up the table:
+The table has four kinds of entry:
 
     Conv    a convolution with its batch normalisation and ReLU
     Pool    a 3x3 pooling
-    [...]   steps, one after another
-    {...}   branches, side by side on the same input; their outputs are concatenated in this order
+    [...]   steps that follow each other
+    {...}   branches on the same input; their outputs are concatenated in this order
 
-The order of convolutions is that in which Keras creates them, which is also that of torchvision's
-state dict. Heights and widths are in pixels, padding is "same" (zeros around, so that the size
-stays) or "valid" (none).
+Convolutions are in the order in which Keras creates them, which is also the order of torchvision's
+state dict. Heights and widths are in pixels. Padding is "same" (zeros on all sides, so that the
+size stays the same) or "valid" (none).
 """
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-IMAGE_SIZE = 299  # pixels, both sides
+IMAGE_SIZE = 299  # pixels, height and width
 FEATURE_SIZE = 2048  # channels of the last block
 BATCH_NORM_EPSILON = 1e-3
 
@@ -37,7 +37,7 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A 3x3 pooling. An average at the border is over the real pixels only, as in Keras."""
+    """A 3x3 pooling, "max" or "average". Keras averages over the real pixels only at the border."""
 
     kind: str
     stride: int
@@ -61,7 +61,7 @@ def _figure5(pool_filters: int) -> Part:
 
 
 def _figure6(n: int) -> Part:
-    """17x17 pixels; 7x7 kernels made of 1x7 and 7x1, n channels wide. Paper, figure 6."""
+    """17x17 pixels; 7x7 kernels are factorised into 1x7 and 7x1, n channels. Paper, figure 6."""
     return {
         "1x1": Conv(192, 1, 1),
         "7x7": [Conv(n, 1, 1), Conv(n, 1, 7), Conv(192, 7, 1)],
@@ -71,7 +71,7 @@ def _figure6(n: int) -> Part:
 
 
 def _figure7() -> Part:
-    """8x8 pixels; the last 3x3 kernel of a branch forks into 1x3 and 3x1. Paper, figure 7."""
+    """8x8 pixels; the last 3x3 kernel of a branch splits into 1x3 and 3x1. Paper, figure 7."""
     fork: Part = {"1x3": Conv(384, 1, 3), "3x1": Conv(384, 3, 1)}
     return {
         "1x1": Conv(320, 1, 1),
@@ -126,10 +126,21 @@ def walk(
     concat: Callable[[str, list[Any]], Any],
     name: str,
 ) -> Any:
-    """Send x through a part of the table and return what comes out.
+    """Apply a part of the table to x.
 
-    What x is, the three functions decide: an array, the name of a tensor, or just a shape. Each
-    gets the name of its place in the table, like "mixed4/7x7/2", and its input (concat: a list).
+    The three functions decide what x is: an array, the name of a tensor, or just a shape. Each gets
+    the name of its entry, like "mixed4/7x7/2".
+
+    Args:
+        part: an entry of the table.
+        x: the input.
+        conv: called with (name, Conv, input); returns the output.
+        pool: called with (name, Pool, input); returns the output.
+        concat: called with (name, list of the branches' outputs); returns them as one.
+        name: the entry's name.
+
+    Returns:
+        The output of the part.
     """
     match part:
         case Conv():
@@ -141,8 +152,8 @@ def walk(
                 x = walk(step, x, conv, pool, concat, f"{name}/{number}")
             return x
         case dict():
-            ways = [walk(p, x, conv, pool, concat, f"{name}/{key}") for key, p in part.items()]
-            return concat(name, ways)
+            outputs = [walk(p, x, conv, pool, concat, f"{name}/{key}") for key, p in part.items()]
+            return concat(name, outputs)
 
 
 def network(
@@ -151,23 +162,30 @@ def network(
     pool: Callable[[str, Pool, Any], Any],
     concat: Callable[[str, list[Any]], Any],
 ) -> Any:
-    """Send x through the whole of InceptionV3, without its top; for the functions see `walk`."""
+    """Apply all of InceptionV3, without the classifier, to x; `walk` explains the arguments."""
     for name, block in INCEPTION_V3.items():
         x = walk(block, x, conv, pool, concat, name)
     return x
 
 
 class Layer(NamedTuple):
-    """One convolution of the network, with what its place in it decides."""
+    """A convolution of the network.
+
+    Attributes:
+        name: its entry in the table, like "mixed4/7x7/2".
+        shape: of its kernel, (filters, input channels, height, width).
+        stride: in pixels.
+        padding: "same" or "valid".
+    """
 
     name: str
-    shape: tuple[int, int, int, int]  # of the kernel: (filters, input channels, height, width)
+    shape: tuple[int, int, int, int]
     stride: int
     padding: str
 
 
 def layers() -> Iterator[Layer]:
-    """The 94 convolutions, in Keras' order of creation: what a reader of weights has to supply."""
+    """List the 94 convolutions in the order in which Keras creates them."""
     found: list[Layer] = []
 
     def conv(name: str, c: Conv, channels: int) -> int:
@@ -175,5 +193,5 @@ def layers() -> Iterator[Layer]:
         found.append(Layer(name, shape, c.stride, c.padding))
         return c.filters
 
-    network(3, conv, pool=lambda name, p, channels: channels, concat=lambda name, ways: sum(ways))
+    network(3, conv, pool=lambda name, p, channels: channels, concat=lambda name, n: sum(n))
     return iter(found)

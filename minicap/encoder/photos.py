@@ -1,4 +1,4 @@
-"""Where photos come from: a folder, a zip file, or a list of paths."""
+"""List and open the photos of a folder, a zip file or a list of paths."""
 
 import errno
 import io
@@ -12,38 +12,46 @@ from typing import IO
 from minicap.utils.errors import UnusableImage, UserError
 from minicap.utils.files import read_lines
 
-# By their names, photos among whatever else lies in a folder. What is in them is found out later.
-ENDINGS = {
+# Files that count as photos, by name. Their content is checked only when they are opened.
+SUFFIXES = {
     ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo",
     ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 }  # fmt: skip
-LARGEST = 1 << 28  # bytes of one file in a zip, unpacked
+MAX_BYTES = 1 << 28  # of one unpacked file in a zip
 
 
 @dataclass(frozen=True)
 class PhotoSource:
     """Photos by name, in a fixed order.
 
-    names: each once; open: a name -> what image.read takes, or UnusableImage; left_out: how many
-    other files there were, and folders that may not be looked into.
+    Attributes:
+        names: distinct names of the photos.
+        open: returns for a name what `image.read` takes, or raises UnusableImage.
+        ignored: number of other files and of folders without permission.
     """
 
     names: list[str]
     open: Callable[[str], Path | IO[bytes]]
-    left_out: int = 0
+    ignored: int = 0
 
     def only(self, names: Iterable[str]) -> "PhotoSource":
-        """These names in this order; one that is not there is found out when it is opened."""
+        """Select these names, in this order; a missing photo fails only when it is opened."""
         return PhotoSource(list(dict.fromkeys(names)), self.open)
 
 
 def find_photos(source: Path, root: Path | None = None) -> PhotoSource:
-    """The photos of a folder, with all folders in it, of a zip file, or of a list of paths; or one
-    photo.
+    """List the photos of a folder (with its subfolders), a zip file, a list of paths, or one photo.
 
-    A photo's name is its path within the folder or zip, with "/", or its line in the list. Paths
-    in a list are relative to `root`, or to where the list lies. Names are sorted, but for a list's.
-    UserError: nothing there, no photos in it, a list that is no text.
+    Args:
+        source: the folder or file.
+        root: folder to which the paths in a list are relative; by default the list's own folder.
+
+    Returns:
+        The photos, sorted by name except for a list. A name is the path within the folder or zip
+        file, with "/", or the line of the list.
+
+    Raises:
+        UserError: the source does not exist, has no photos, or is a list that is not UTF-8.
     """
     if source.is_dir():
         photos = _folder(source)
@@ -56,65 +64,68 @@ def find_photos(source: Path, root: Path | None = None) -> PhotoSource:
     else:
         raise UserError(f"{source}: no such folder, zip file or list of photos")
     if not photos.names:
-        others = f" among its {photos.left_out} files" if photos.left_out else ""
-        raise UserError(f"{source}: no photos{others}; their names end in .jpg, .png or the like")
+        others = f" among its {photos.ignored} files" if photos.ignored else ""
+        raise UserError(
+            f"{source}: no photos{others}; photos have names that end in .jpg, .png or the like"
+        )
     return photos
 
 
 def _is_photo(name: str) -> bool:
-    """Neither hidden (macOS puts a ._IMG.jpg beside each IMG.jpg) nor with another ending."""
+    """Whether a file has a photo's suffix and is not hidden (macOS adds ._IMG.jpg to IMG.jpg)."""
     *folders, file = name.split("/")
     hidden = file.startswith(".") or "__MACOSX" in folders
-    return not hidden and os.path.splitext(file)[1].lower() in ENDINGS
+    return not hidden and os.path.splitext(file)[1].lower() in SUFFIXES
 
 
-def _sort(names: list[str], open: Callable[[str], Path | IO[bytes]]) -> PhotoSource:
+def _source(names: list[str], open: Callable[[str], Path | IO[bytes]]) -> PhotoSource:
+    """Sort the photos and count the other files."""
     photos = sorted(filter(_is_photo, names))
     return PhotoSource(photos, open, len(names) - len(photos))
 
 
 def _folder(folder: Path) -> PhotoSource:
-    names, closed = [], []
+    names, unreadable = [], []
 
-    def unreadable(error: OSError) -> None:
+    def on_error(error: OSError) -> None:
         if error.errno != errno.EACCES or Path(error.filename) == folder:
-            raise UserError(f"{error.filename}: cannot be looked into ({error.strerror})")
-        closed.append(error.filename)  # another's: lost+found, for one
+            raise UserError(f"{error.filename}: cannot list this folder ({error.strerror})")
+        unreadable.append(error.filename)  # belongs to another user, like lost+found
 
-    # Links to folders are not followed: they may be loops.
-    for place, _, files in os.walk(folder, onerror=unreadable):
-        inner = Path(place).relative_to(folder)
-        names += [(inner / file).as_posix() for file in files]
+    # Links to folders are not followed: they may form loops.
+    for path, _, files in os.walk(folder, onerror=on_error):
+        subfolder = Path(path).relative_to(folder)
+        names += [(subfolder / file).as_posix() for file in files]
 
     def open(name: str) -> Path:
-        if not folder.exists():  # a drive that is gone says nothing about the photos
-            raise UserError(f"{folder}: this folder is no longer there")
+        if not folder.exists():  # a drive that is gone says nothing about its photos
+            raise UserError(f"{folder}: this folder no longer exists")
         return folder / name
 
-    return _sort([*names, *closed], open)
+    return _source([*names, *unreadable], open)
 
 
 def _zip(path: Path) -> PhotoSource:
     try:
-        packed = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise UserError(f"{path}: cannot be read as a zip file ({error})") from error
-    members = {info.filename: info for info in packed.infolist() if not info.is_dir()}
+    members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
 
     def open(name: str) -> IO[bytes]:
         if name not in members:
             raise UnusableImage(name, f"not in {path.name}")
-        if members[name].file_size > LARGEST:
-            raise UnusableImage(name, f"more than {LARGEST:,} bytes; make it smaller")
+        if members[name].file_size > MAX_BYTES:
+            raise UnusableImage(name, f"more than {MAX_BYTES:,} bytes; make it smaller")
         try:
-            with packed.open(name) as file:
-                content = io.BytesIO(file.read(LARGEST))
-        except Exception as error:  # zipfile and zlib have a dozen classes for what is broken
+            with archive.open(name) as file:
+                content = io.BytesIO(file.read(MAX_BYTES))
+        except Exception as error:  # zipfile and zlib raise a dozen classes for damaged files
             raise UnusableImage(name, f"cannot be unpacked ({error})") from error
         content.name = name
         return content
 
-    return _sort(list(members), open)
+    return _source(list(members), open)
 
 
 def _list(path: Path, root: Path) -> PhotoSource:

@@ -1,4 +1,4 @@
-"""Many photos through an encoder: the next ones are read while the network works on the last."""
+"""Encode many photos: reader threads prepare the next ones while the network runs."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from minicap.backend import to_host
 from minicap.encoder.session import Encoder
 from minicap.utils.errors import UnusableImage
 
-AHEAD = 2  # batches that are read before their turn: it bounds the memory
+PREFETCH = 2  # batches read in advance: a bound on memory
 
 
 def encode_batches(
@@ -19,18 +19,26 @@ def encode_batches(
     batches: Iterable[Sequence[str]],
     open: Callable[[str], Any],
     readers: int,
-    runs: int = 1,
+    workers: int = 1,
 ) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
-    """For each batch of n names: features (n, feature_size), on the host, and name -> reason for
-    photos that are unusable, whose features are 0.
+    """Encode batches of photos in order.
 
-    open: a name -> what Encoder.pixels takes, or UnusableImage; readers: threads that read, unpack
-    and resize (Pillow lets go of Python's lock); runs: batches that the network works on at once.
-    Several runs of one thread each are better than one run of several: these would wait for each
-    other after every layer, and for whichever of them a reader has pushed aside.
+    Several workers with one thread each are faster than one worker with several threads, which
+    would wait for each other after every layer and for a core that a reader is using.
+
+    Args:
+        encoder: the encoder.
+        batches: names of photos, n in each batch.
+        open: returns for a name what `Encoder.pixels` takes, or raises UnusableImage.
+        readers: threads that read, decode and resize (Pillow releases the GIL).
+        workers: batches that the network encodes at the same time.
+
+    Yields:
+        For each batch, features (n, feature_size) float32 on the host and a dict from the names of
+        unusable photos to the reasons. Rows of unusable photos are 0.
     """
 
-    def pixels(name: str) -> np.ndarray | str:
+    def load(name: str) -> np.ndarray | str:
         try:
             return encoder.pixels(open(name))
         except UnusableImage as error:
@@ -39,21 +47,21 @@ def encode_batches(
     def encode(
         names: Sequence[str], futures: Sequence[Future]
     ) -> tuple[np.ndarray, dict[str, str]]:
-        read = [future.result() for future in futures]
-        usable = [not isinstance(found, str) for found in read]
+        loaded = [future.result() for future in futures]
+        usable = [not isinstance(pixels, str) for pixels in loaded]
         features = np.zeros((len(names), encoder.feature_size), np.float32)
         if any(usable):
-            pictures = np.stack([found for found, good in zip(read, usable) if good])
-            features[usable] = to_host(encoder.encode(pictures))
-        return features, {name: why for name, why, ok in zip(names, read, usable) if not ok}
+            images = np.stack([pixels for pixels, ok in zip(loaded, usable) if ok])
+            features[usable] = to_host(encoder.encode(images))
+        return features, {name: why for name, why, ok in zip(names, loaded, usable) if not ok}
 
-    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(runs) as encoding:
+    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(workers) as encoding:
         waiting: deque[Future] = deque()
         try:
             for names in batches:
-                read = [reading.submit(pixels, name) for name in names]
-                waiting.append(encoding.submit(encode, names, read))
-                if len(waiting) >= AHEAD + runs:
+                futures = [reading.submit(load, name) for name in names]
+                waiting.append(encoding.submit(encode, names, futures))
+                if len(waiting) >= PREFETCH + workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -1,4 +1,4 @@
-"""Photos in, features out: an ONNX file run by ONNX Runtime."""
+"""Compute features of images with an ONNX file run by ONNX Runtime."""
 
 import os
 import sys
@@ -18,27 +18,34 @@ from minicap.utils.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-# The id of what `seeded_encoder` builds: a model trained on its features names it by this.
+# The id of `seeded_encoder`, stored in models trained on its features.
 SEEDED_ENCODER_ID = "8484284deed626ac6504a94e7dd10e0f1fd0bfc1ca4411efa3a82c1959361bf6"
-EXPORTED = Path("inception_v3.onnx")  # where `python -m minicap.export` puts it, unless told
-BATCH = {"cpu": 4, "cuda": 64}  # pictures at once: on a CPU, more are not quicker
+EXPORTED = Path("inception_v3.onnx")  # the default output of `minicap export`
+BATCH = {"cpu": 4, "cuda": 64}  # images at once; on a CPU, larger batches are not faster
 
 
 class UnusableEncoder(UserError):
-    """A file that is no image encoder, or a damaged one."""
+    """The file is damaged or is not an image encoder."""
 
 
 class Encoder:
-    """An ONNX file with one image input and one feature output, ready to encode pictures.
+    """An image encoder: an ONNX file with one image input and one feature output.
 
-    The input is uint8 (N, size, size, 3), RGB; the output float32 (N, feature_size).
+    The input is uint8 (N, size, size, 3), RGB. The output is float32 (N, feature_size).
 
-    id: SHA-256 in hex of what it computes: graph, weights, preprocessing (`graph.encoder_id`).
-    name: the weights' name in the file's metadata, else the file's name.
-    preprocessing: name of how a picture becomes pixels (`image.preprocessing_name`).
-    size, feature_size: side of the input in pixels, numbers per picture.
-    batch: pictures that are best encoded at once.
-    float32_id: of an encoder with less precise weights, the id of the one that it was made from.
+    Attributes:
+        id: SHA-256, in hex, of graph, weights and preprocessing (`graph.encoder_id`).
+        name: the weights' name in the file's metadata, else the file's name.
+        preprocessing: name of the preprocessing (`image.preprocessing_name`).
+        size: height and width of the input in pixels.
+        feature_size: number of features of an image.
+        batch: number of images to encode at once.
+        float32_id: id of the float32 encoder from which a quantised one was made, else None.
+
+    Example:
+        >>> encoder = Encoder("inception_v3.onnx")
+        >>> encoder(["photo.jpg"]).shape
+        (1, 2048)
     """
 
     def __init__(
@@ -48,13 +55,19 @@ class Encoder:
         threads: int | None = None,
         preprocessing: str | None = None,
     ) -> None:
-        """Load the file for `device` ("cpu" or "cuda").
+        """Load an encoder.
 
-        threads: for the network's products; None leaves it to ONNX Runtime. preprocessing: one of
-        image.PREPROCESSINGS, for a file whose metadata name none (then None: the first of them).
+        Args:
+            path: the ONNX file.
+            device: "cpu" or "cuda".
+            threads: threads within each operator; None leaves the choice to ONNX Runtime.
+            preprocessing: one of `image.PREPROCESSINGS`, for a file whose metadata name none; by
+                default the first of them.
 
-        Raises UserError: no onnxruntime, no such file, a broken one, one that is no image encoder,
-        a device that cannot be had, another preprocessing than the file was made for.
+        Raises:
+            UnusableEncoder: the file is damaged or is not an image encoder.
+            UserError: onnxruntime, the file or the device is missing, or the file was exported for
+                another preprocessing.
         """
         onnxruntime = _onnxruntime()
         import onnx
@@ -63,74 +76,99 @@ class Encoder:
 
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path}: no such encoder file; make one with python -m minicap.export")
+            raise UserError(f"{path}: no such encoder file; create one with `minicap export`")
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise UserError(f"{path}: cannot read it ({error.strerror or error})") from error
+            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
         self._session = _session(onnxruntime, path, content, device, threads)
         self._xp = device_module(device)
         self._input, batch, self.size, self.feature_size = _signature(self._session, path)
         self.batch = batch or BATCH[device]
-        # On a GPU every batch is as large: cuDNN looks for its best algorithms for each size anew.
+        # On a GPU all batches have the same size: cuDNN searches for algorithms for each new size.
         self._fixed = batch is not None or device == "cuda"
 
         model = onnx.load_model_from_string(content)
         about = {entry.key: entry.value for entry in model.metadata_props}
         self.name = about.get("weights", path.stem)
         self.float32_id = about.get("float32_encoder_id")
-        asked = preprocessing and preprocessing_name(preprocessing, self.size)
-        self.preprocessing = about.get("preprocessing") or asked
+        requested = preprocessing and preprocessing_name(preprocessing, self.size)
+        self.preprocessing = about.get("preprocessing") or requested
         if self.preprocessing is None:
             self.preprocessing = preprocessing_name(PREPROCESSINGS[0], self.size)
-        if asked not in (None, self.preprocessing):
+        if requested not in (None, self.preprocessing):
             raise UserError(
-                f"{path}: was exported for the preprocessing {self.preprocessing}, not {asked}; "
+                f"{path}: exported for the preprocessing {self.preprocessing}, not {requested}; "
                 f"export it with --preprocessing {preprocessing}"
             )
         self._method = self.preprocessing.removesuffix(f"-{self.size}")
         if self._method not in PREPROCESSINGS:
             known = ", ".join(preprocessing_name(method, self.size) for method in PREPROCESSINGS)
             raise UnusableEncoder(
-                f"{path}: needs the preprocessing {self.preprocessing}, this minicap has {known}; "
-                "export the encoder again"
+                f"{path}: needs the preprocessing {self.preprocessing}, this minicap has "
+                f"{known}; export the encoder again"
             )
         self.id = encoder_id(model, self.preprocessing)
 
     def about(self) -> dict:
-        """What features and models remember of their encoder. JSON."""
+        """Describe the encoder as JSON-compatible data, stored with features and models."""
         names = ("id", "name", "preprocessing", "feature_size", "float32_id")
         about = {name: getattr(self, name) for name in names}
         return {name: value for name, value in about.items() if value is not None}
 
-    def __call__(self, pictures: "Sequence[str | Path | Image.Image | np.ndarray]") -> Array:
-        """Files, Pillow images or uint8 arrays (height, width, 3) -> float32 (N, feature_size), on
-        the device.
+    def __call__(self, images: "Sequence[str | Path | Image.Image | np.ndarray]") -> Array:
+        """Compute the features of images.
 
-        Raises UnusableImage for the first picture that cannot be read.
+        Args:
+            images: N paths, Pillow images or uint8 arrays (height, width, 3), RGB.
+
+        Returns:
+            float32 (N, feature_size), on the device.
+
+        Raises:
+            UnusableImage: the first image that cannot be read.
         """
-        features = self._xp.empty((len(pictures), self.feature_size), np.float32)
-        for start in range(0, len(pictures), self.batch):
-            some = slice(start, start + self.batch)
-            features[some] = self.encode(np.stack([self.pixels(p) for p in pictures[some]]))
+        features = self._xp.empty((len(images), self.feature_size), np.float32)
+        for start in range(0, len(images), self.batch):
+            rows = slice(start, start + self.batch)
+            features[rows] = self.encode(np.stack([self.pixels(image) for image in images[rows]]))
         return features
 
-    def pixels(self, picture: "str | Path | IO[bytes] | Image.Image | np.ndarray") -> np.ndarray:
-        """One picture, prepared: uint8 (size, size, 3)."""
-        if isinstance(picture, np.ndarray):
+    def pixels(self, image: "str | Path | IO[bytes] | Image.Image | np.ndarray") -> np.ndarray:
+        """Prepare one image.
+
+        Args:
+            image: a path, file object, Pillow image or uint8 array (height, width, 3), RGB.
+
+        Returns:
+            uint8 (size, size, 3).
+
+        Raises:
+            UnusableImage: the image cannot be read.
+            ValueError: an array of another shape or dtype.
+        """
+        if isinstance(image, np.ndarray):
             from PIL import Image
 
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-                raise ValueError(f"uint8 (height, width, 3), not {picture.dtype} {picture.shape}")
-            return prepare(Image.fromarray(picture), self._method, self.size)
-        return read(picture, self._method, self.size)
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(
+                    f"image must be uint8 (height, width, 3), not {image.dtype} {image.shape}"
+                )
+            return prepare(Image.fromarray(image), self._method, self.size)
+        return read(image, self._method, self.size)
 
     def encode(self, pixels: np.ndarray) -> Array:
-        """One batch of prepared pictures, uint8 (n, size, size, 3) -> float32 (n, feature_size), on
-        the device: with CUDA they never leave it. n is at most `batch`, or any where neither file
-        nor device fixes it."""
+        """Compute the features of one batch of prepared images.
+
+        Args:
+            pixels: uint8 (n, size, size, 3). n is at most `batch` on CUDA or if the file has a
+                fixed batch size; otherwise it is arbitrary.
+
+        Returns:
+            float32 (n, feature_size), on the device: with CUDA they never leave it.
+        """
         count = len(pixels)
-        if self._fixed:  # fill up with black pictures, drop their features
+        if self._fixed:  # pad with black images and drop their features
             pixels = np.pad(pixels, [(0, self.batch - count), (0, 0), (0, 0), (0, 0)])
         if self._xp is np:
             (features,) = self._session.run(None, {self._input: pixels})
@@ -140,7 +178,7 @@ class Encoder:
         return features[:count]
 
     def _run_on_device(self, pixels: Array, features: Array) -> None:
-        """The session from one array of the GPU's memory to another."""
+        """Run the session from one array in GPU memory to another."""
         binding = self._session.io_binding()
         (output,) = self._session.get_outputs()
         for bind, name, array in (
@@ -149,18 +187,18 @@ class Encoder:
         ):
             kind = np.dtype(array.dtype.name).type
             bind(name, "cuda", array.device.id, kind, array.shape, array.data.ptr)
-        self._xp.cuda.get_current_stream().synchronize()  # ONNX Runtime has a stream of its own
+        self._xp.cuda.get_current_stream().synchronize()  # ONNX Runtime uses its own stream
         self._session.run_with_iobinding(binding)
 
 
 def _onnxruntime() -> ModuleType:
-    """onnxruntime, if it and onnx are there; warns where two builds of it overwrite each other."""
+    """Import onnxruntime, and warn if two builds of it overwrite each other."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
     except ImportError as error:
         raise UserError(
-            f"encoding pictures needs {error.name}, which is not installed: "
+            f"encoding images needs {error.name}, which is not installed: "
             "pip install -e '.[cpu]' (or '.[gpu]')"
         ) from error
     if all(_installed(name) for name in ("onnxruntime", "onnxruntime-gpu")):
@@ -183,29 +221,31 @@ def _installed(distribution: str) -> bool:
 def _session(
     onnxruntime: ModuleType, path: Path, content: bytes, device: str, threads: int | None
 ) -> Any:
-    """An inference session that runs the content of `path` on this device, or a UserError."""
+    """Create an inference session that runs the content of `path` on this device."""
     providers = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
     if device not in providers:
         raise UserError(f"device {device!r}: choose cpu or cuda")
     provider = providers[device]
     if provider not in onnxruntime.get_available_providers():
         raise UserError(
-            f"device {device}: this onnxruntime is built without it: "
+            f"device {device}: the installed onnxruntime does not support it: "
             "pip uninstall onnxruntime, then pip install -e '.[gpu]'"
         )
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
     if device == "cuda":
-        onnxruntime.preload_dlls()  # the CUDA libraries that pip installed, where the loader looks
+        onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
     try:
         session = onnxruntime.InferenceSession(content, options, providers=[provider])
-    except Exception as error:  # ONNX Runtime has a dozen classes, with no base but Exception
+    except Exception as error:  # ONNX Runtime's error classes have no common base
         reason = " ".join(str(error).split())[:200]
         if device == "cuda":
-            raise UserError(f"{path}: cannot be opened for cuda ({reason})") from error
-        raise UnusableEncoder(f"{path}: no usable ONNX file ({reason}); export it again") from error
-    if provider not in session.get_providers():  # ONNX Runtime falls back to the CPU in silence
+            raise UserError(f"{path}: cannot be opened on cuda ({reason})") from error
+        raise UnusableEncoder(
+            f"{path}: not a usable ONNX file ({reason}); export it again"
+        ) from error
+    if provider not in session.get_providers():  # ONNX Runtime falls back to the CPU silently
         raise UserError(
             f"device {device}: ONNX Runtime fell back to {session.get_providers()[0]}; "
             "check the driver (nvidia-smi) and the CUDA and cuDNN libraries, or use --device cpu"
@@ -214,7 +254,7 @@ def _session(
 
 
 def _signature(session: Any, path: Path) -> tuple[str, int | None, int, int]:
-    """Input name, batch size (None: any), image side and feature size of an image encoder."""
+    """Return an encoder's input name, batch size (None: any), image size and feature size."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     match [(value.type, value.shape) for value in (*inputs, *outputs)]:
         case [("tensor(uint8)", [batch, int(h), int(w), 3]), ("tensor(float)", [_, int(size)])] if (
@@ -222,17 +262,18 @@ def _signature(session: Any, path: Path) -> tuple[str, int | None, int, int]:
         ):
             return inputs[0].name, batch if isinstance(batch, int) else None, h, size
 
-    def listed(values: Any) -> str:
+    def describe(values: Any) -> str:
         return ", ".join(f"{v.name} {v.type} {v.shape}" for v in values)
 
     raise UnusableEncoder(
-        f"{path}: has inputs {listed(inputs)} and outputs {listed(outputs)}; an encoder has one "
-        "input tensor(uint8) [N, size, size, 3] and one output tensor(float) [N, features]"
+        f"{path}: not an encoder: it has the inputs {describe(inputs)} and the outputs "
+        f"{describe(outputs)}; an encoder has one input tensor(uint8) [N, size, size, 3] and one "
+        "output tensor(float) [N, features]"
     )
 
 
 def cache_folder() -> Path:
-    """Where built encoders are kept: $MINICAP_CACHE, else `minicap` in the user's cache folder."""
+    """Return the cache folder: $MINICAP_CACHE, else `minicap` in the user's cache folder."""
     if "MINICAP_CACHE" in os.environ:
         return Path(os.environ["MINICAP_CACHE"])
     if sys.platform == "win32":
@@ -243,10 +284,19 @@ def cache_folder() -> Path:
 
 
 def seeded_encoder(device: str = "cpu", threads: int | None = None) -> Encoder:
-    """InceptionV3 with the seeded weights; built on first use (seconds, 88 MB) and kept.
+    """Load InceptionV3 with the seeded random weights.
 
-    A damaged file, or one of another version, is built again. Raises UserError as Encoder does,
-    and where the cache folder cannot be written.
+    It is built on first use (a few seconds, 88 MB) and cached. A damaged file is built again.
+
+    Args:
+        device: "cpu" or "cuda".
+        threads: as for `Encoder`.
+
+    Returns:
+        The encoder, whose id is SEEDED_ENCODER_ID.
+
+    Raises:
+        UserError: as for `Encoder`, or the cache folder cannot be written.
     """
     _onnxruntime()
     path = cache_folder() / f"inception_v3-seeded-{SEEDED_ENCODER_ID[:12]}.onnx"
@@ -258,7 +308,7 @@ def seeded_encoder(device: str = "cpu", threads: int | None = None) -> Encoder:
         except UnusableEncoder:
             pass
         print(f"minicap: {path} is damaged", file=sys.stderr)
-    print(f"minicap: building the seeded encoder once, {path}", file=sys.stderr)
+    print(f"minicap: building the seeded encoder (once): {path}", file=sys.stderr)
 
     from minicap.encoder.graph import build, save
     from minicap.encoder.weights import seeded_weights
@@ -267,7 +317,7 @@ def seeded_encoder(device: str = "cpu", threads: int | None = None) -> Encoder:
     encoder = Encoder(path, device, threads)
     if encoder.id != SEEDED_ENCODER_ID:
         raise UserError(
-            f"{path}: this machine builds another seeded encoder ({encoder.id[:12]} instead of "
+            f"{path}: this machine builds a different seeded encoder ({encoder.id[:12]} instead of "
             f"{SEEDED_ENCODER_ID[:12]}); reinstall minicap and numpy"
         )
     return encoder

@@ -1,16 +1,12 @@
-"""Weights for the table, behind one small interface; here the seeded random ones.
+"""The network's weights as one type, `Weights`, and the seeded random weights.
 
-(Those of published files: `weight_files`.)
+`weight_files` reads the published weights.
 
-A source of weights is a `Weights`: a name, and for each convolution of `inception.layers()`, in
-that order, a kernel and its batch-norm numbers. A reader of a weight file is a function that
-returns one.
-
-The seeded weights need no download and are the same on every machine, to the last bit: kernels come
-from NumPy's RandomState, whose stream is frozen (NEP 19), by uniform draws and correctly rounded
-arithmetic alone (normal draws go through the C library's logarithm, which differs between
-machines); the batch-norm statistics, measured once by `python -m minicap.data.scenes.calibrate`, lie
-beside this file.
+The seeded weights need no download and are bitwise the same on every machine. Kernels are uniform
+samples from NumPy's RandomState, whose stream is frozen (NEP 19), scaled with correctly rounded
+arithmetic. Normal samples would need the C library's logarithm, which differs between machines. The
+batch-norm statistics were measured once with `python -m minicap.data.scenes.calibrate` and are
+shipped with this module.
 """
 
 from collections.abc import Sequence
@@ -23,62 +19,84 @@ from minicap.encoder.inception import Layer, layers
 
 STATISTICS = Path(__file__).with_name("seeded_statistics.safetensors")
 
-# The knob of the random network; turn it, and `python -m minicap.data.scenes.calibrate` must be run
-# again. Beta shifts every normalised channel before its ReLU. At 0 half of all values are cut off,
-# and over 94 layers small differences grow while large ones are lost; at 4 a channel is cut only
-# where it meets what is rare, so that most of the picture passes and what is cut tells shapes
-# apart. The first five convolutions, the stem, cut more: they make the edges. What a linear probe
-# reads from the features of drawn scenes: `python -m minicap.scenes --probe`.
+# If you change these, run `python -m minicap.data.scenes.calibrate` again. Beta shifts each
+# normalised channel before its ReLU. At 0 the ReLU cuts half of all values, and over 94 layers
+# small differences grow while large ones are lost. At 4 it cuts only rare values, so most of the
+# image passes and the cuts distinguish shapes. The first five convolutions, the stem, cut more:
+# they detect edges. `python -m minicap.scenes --probe` measures what a linear probe reads from
+# the features of rendered scenes.
 STEM, STEM_BETA, BETA = 5, 1.0, 4.0
 
 
 def seeded_beta(index: int) -> float:
-    """The beta of every filter of convolution `index` (0 to 93)."""
+    """Return the beta of every filter of convolution `index` (0 to 93)."""
     return STEM_BETA if index < STEM else BETA
 
 
 class LayerWeights(NamedTuple):
-    """One convolution's numbers; after it comes beta + (x - mean) / sqrt(variance + epsilon).
+    """The weights of a convolution and its batch normalisation.
 
-    A file whose batch norm has a gamma multiplies kernel and mean by it: the same function.
+    The layer computes beta + (conv(x, kernel) - mean) / sqrt(variance + epsilon). If a file has a
+    batch-norm gamma, kernel and mean are multiplied by it, which gives the same function.
+
+    Attributes:
+        kernel: (filters, input channels, height, width).
+        beta: (filters,).
+        mean: (filters,).
+        variance: (filters,), at least 0.
     """
 
-    kernel: np.ndarray  # (filters, input channels, height, width)
-    beta: np.ndarray  # (filters,), and so are the next two
+    kernel: np.ndarray
+    beta: np.ndarray
     mean: np.ndarray
-    variance: np.ndarray  # 0 or more
+    variance: np.ndarray
 
 
 class Weights(NamedTuple):
-    """All 94 convolutions' numbers, and what else differs between published InceptionV3s."""
+    """The weights of all 94 convolutions, and what else differs between published networks.
+
+    Attributes:
+        name: name of the weights.
+        layers: in the order of `inception.layers()`.
+        count_include_pad: whether average pooling counts padding as zeros. Keras: no,
+            torchvision: yes. The wrong choice gives features with a cosine of 0.98.
+        sha256: of the weight file, in hex; empty without one.
+    """
 
     name: str
-    layers: Sequence[LayerWeights]  # in the order of inception.layers()
-    average_counts_padding: bool = False  # Keras: no; torchvision: yes (mixed up: cosine 0.98)
-    sha256: str = ""  # of the file that they were read from, in hex
+    layers: Sequence[LayerWeights]
+    count_include_pad: bool = False
+    sha256: str = ""
 
 
 def seeded_kernel(layer: Layer, index: int, seed: int = 0) -> np.ndarray:
-    """The random kernel of convolution `index` (0 to 93), float32, of layer.shape.
+    """Draw a random kernel: uniform, zero mean, variance 2 / fan_in (He et al. 2015, eq. 10).
 
-    Uniform, centred, with variance 2 / fan_in (He et al. 2015, equation 10).
+    Args:
+        layer: the convolution.
+        index: its number, 0 to 93.
+        seed: of the whole network.
+
+    Returns:
+        The kernel, float32, of shape `layer.shape`.
     """
-    stream = np.random.RandomState([seed, index])
+    generator = np.random.RandomState([seed, index])
     limit = np.sqrt(6 / np.prod(layer.shape[1:]))
-    return ((2 * stream.random_sample(layer.shape) - 1) * limit).astype(np.float32)
+    return ((2 * generator.random_sample(layer.shape) - 1) * limit).astype(np.float32)
 
 
 def seeded_weights(seed: int = 0) -> Weights:
-    """Random weights, calibrated so that every channel of every convolution stays alive.
+    """Build random weights, calibrated so that no channel of any convolution is dead.
 
-    Statistics are shipped for seed 0; another seed needs its own (ValueError).
+    Raises:
+        ValueError: a seed other than 0, for which no statistics are shipped.
     """
     from safetensors.numpy import load_file
 
     if seed != 0:
         raise ValueError(f"statistics are shipped for seed 0, not for seed {seed}")
     statistics = load_file(STATISTICS)
-    numbers = [
+    layer_weights = [
         LayerWeights(
             kernel=seeded_kernel(layer, index, seed),
             beta=np.full(layer.shape[0], seeded_beta(index), np.float32),
@@ -87,4 +105,4 @@ def seeded_weights(seed: int = 0) -> Weights:
         )
         for index, layer in enumerate(layers())
     ]
-    return Weights(f"seeded-{seed}", numbers)
+    return Weights(f"seeded-{seed}", layer_weights)

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, baselines, the truth of captions of scenes, and reports."""

@@ -1,11 +1,11 @@
-"""What captions are worth that come without a model: floors to hold its scores against.
+"""Baselines: captions made without a model, to compare a model's scores with.
 
-nearest neighbours    a caption of the training photos that look most alike, see `consensus`
-shuffled features     the model's captions, each under another picture: what it says without looking
-most frequent caption the one of train, under every picture
+nearest neighbours     a caption of the most similar training images, see `consensus`
+shuffled features      the model's captions, each given to another image
+most frequent caption  the most frequent training caption, given to every image
 
-A captioner that is not above the first has learned less than a look-up knows; one that is not above
-the second has not looked at all.
+A model that is not above the nearest neighbours is no better than a search of the training set. A
+model that is not above the shuffled features does not use the image.
 """
 
 import sys
@@ -18,28 +18,37 @@ from tqdm import tqdm
 from minicap.data.evaluation_set import EvaluationSet
 from minicap.data.vocabulary import tokenise
 
-ORDERS = 4  # runs of one to four words, as in BLEU and CIDEr
-TOGETHER = 512  # photos whose neighbours are looked for at once
+MAX_N = 4  # n-grams of one to four words, as in BLEU and CIDEr
+BATCH = 512  # images whose neighbours are searched at once
 
 
 def baselines(
     captions: Sequence[str],
-    pictures: EvaluationSet,
+    images: EvaluationSet,
     train: EvaluationSet | None,
     neighbours: int,
     seed: int,
 ) -> dict[str, list[str]]:
-    """Writer -> captions of `pictures`; without those of train, where that is None.
+    """Make the captions of each baseline.
 
-    captions: the model's, in the pictures' order; neighbours: training photos that are asked; seed:
-    of the shuffling. Features are compared as the encoder made them, not as a model scales them:
-    the floor is the same for all models.
+    Features are compared as the encoder computed them, not as a model scales them, so the nearest
+    neighbours are the same for all models.
+
+    Args:
+        captions: the model's captions, one per image.
+        images: the images to caption.
+        train: the training set, or None to leave out the baselines that need it.
+        neighbours: how many training images the nearest-neighbour baseline compares.
+        seed: of the shuffling.
+
+    Returns:
+        Baseline -> its captions, one per image.
     """
     found = {}
-    if train and train.features is not None and pictures.features is not None:
-        rows = nearest(pictures.features, train.features, neighbours)
+    if train and train.features is not None and images.features is not None:
+        rows = nearest(images.features, train.features, neighbours)
         found[f"nearest neighbours ({rows.shape[1]})"] = consensus(train.captions, rows)
-    # With another's features a model writes what it wrote for the other.
+    # Given another image's features, the model generates that image's caption.
     found["shuffled features"] = [captions[row] for row in others(len(captions), seed)]
     if train:
         found["most frequent caption"] = [most_frequent_caption(train.captions)] * len(captions)
@@ -47,95 +56,131 @@ def baselines(
 
 
 def most_frequent_caption(captions: Sequence[Sequence[str]]) -> str:
-    """The caption that occurs most often, as words; of several, the first in the alphabet.
-    captions: photo by photo."""
+    """Find the most frequent caption; in a tie, the first in alphabetical order.
+
+    Args:
+        captions: the captions of each image.
+
+    Returns:
+        Its words in lower case, joined by spaces.
+    """
     counts = Counter(" ".join(tokenise(text)) for texts in captions for text in texts)
     return min(counts, key=lambda caption: (-counts[caption], caption))
 
 
 def others(number: int, seed: int) -> numpy.ndarray:
-    """For each of `number` pictures another one, and each once: a random cycle, (number,)."""
+    """Assign to each of `number` images another one, by a random cycle through all of them.
+
+    Returns:
+        (number,) a permutation that maps no image to itself.
+    """
     order = numpy.random.default_rng(seed).permutation(number)
     other = numpy.empty_like(order)
     other[order] = numpy.roll(order, 1)
     return other
 
 
-def nearest(features: numpy.ndarray, among: numpy.ndarray, count: int) -> numpy.ndarray:
-    """The rows of `among` (P, F) that are nearest by cosine to each row of `features` (N, F),
-    nearest first: (N, min(count, P))."""
+def nearest(features: numpy.ndarray, train: numpy.ndarray, count: int) -> numpy.ndarray:
+    """Find the training images with the most similar features, by cosine similarity.
 
-    def unit(array):
+    Args:
+        features: (N, F) of the images.
+        train: (T, F) of the training images.
+        count: how many to find for each image.
+
+    Returns:
+        (N, min(count, T)) rows of `train`, most similar first.
+    """
+
+    def normalised(array):
         wide = array.astype(numpy.float32)
         return wide / numpy.maximum(numpy.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
 
-    there, count = unit(among).T, min(count, len(among))
+    columns, count = normalised(train).T, min(count, len(train))
     found = numpy.empty((len(features), count), int)
-    for start in range(0, len(features), TOGETHER):
-        apart = -(unit(features[start : start + TOGETHER]) @ there)
-        rows = numpy.argpartition(apart, count - 1, axis=1)[:, :count]
-        order = numpy.take_along_axis(apart, rows, axis=1).argsort(axis=1, kind="stable")
-        found[start : start + TOGETHER] = numpy.take_along_axis(rows, order, axis=1)
+    for start in range(0, len(features), BATCH):
+        distance = -(normalised(features[start : start + BATCH]) @ columns)
+        rows = numpy.argpartition(distance, count - 1, axis=1)[:, :count]
+        order = numpy.take_along_axis(distance, rows, axis=1).argsort(axis=1, kind="stable")
+        found[start : start + BATCH] = numpy.take_along_axis(rows, order, axis=1)
     return found
 
 
 def consensus(captions: Sequence[Sequence[str]], neighbours: numpy.ndarray) -> list[str]:
-    """Of all captions of a picture's neighbours the one most like those of the other neighbours.
+    """Choose the consensus caption of each image's neighbours.
 
-    captions: photo by photo; neighbours: (N, K) rows of `captions`. Returns N captions.
-    From Devlin et al. 2015, "Exploring Nearest Neighbor Approaches for Image Captioning". Likeness
-    is the mean of the cosines of `run_vectors`; and the mean of cosines with many vectors is one
-    product with their sum.
+    That is the caption with the highest mean similarity to the captions of the other neighbours
+    (Devlin et al. 2015, "Exploring Nearest Neighbor Approaches for Image Captioning"). The
+    similarity of two captions is the sum over n of the cosines of their `ngram_vectors`.
+
+    Args:
+        captions: the captions of each training image.
+        neighbours: (N, K) rows of `captions`.
+
+    Returns:
+        N captions.
     """
-    texts = [text for some in captions for text in some]
-    photo = numpy.repeat(numpy.arange(len(captions)), [len(some) for some in captions])
-    begin = numpy.searchsorted(photo, numpy.arange(len(captions) + 1))  # each photo's first caption
-    text, run, value = run_vectors(texts, photo)
-    first = numpy.searchsorted(text, numpy.arange(len(texts) + 1))  # each caption's first row
+    texts = [text for said in captions for text in said]
+    image = numpy.repeat(numpy.arange(len(captions)), [len(said) for said in captions])
+    # The captions of image k are begin[k] to begin[k + 1]; the n-grams of caption c are the
+    # entries first[c] to first[c + 1].
+    begin = numpy.searchsorted(image, numpy.arange(len(captions) + 1))
+    text, ngram, value = ngram_vectors(texts, image)
+    first = numpy.searchsorted(text, numpy.arange(len(texts) + 1))
     chosen = []
     for row in progress(neighbours, "nearest neighbours"):
         candidates = numpy.concatenate([numpy.arange(begin[k], begin[k + 1]) for k in row])
         entries = numpy.concatenate([numpy.arange(first[c], first[c + 1]) for c in candidates])
-        owner = numpy.repeat(numpy.arange(len(candidates)), numpy.diff(first)[candidates])
-        home = numpy.repeat(numpy.arange(len(row)), numpy.diff(begin)[row])  # of each candidate
-        words, local = numpy.unique(run[entries], return_inverse=True)
-        mine, place = value[entries], home[owner] * len(words) + local
-        apart = numpy.bincount(local, mine)[local] - numpy.bincount(place, mine)[place]
-        likeness = numpy.bincount(owner, mine * apart, len(candidates))
-        strangers = len(candidates) - numpy.bincount(home)[home]
-        chosen.append(texts[candidates[numpy.argmax(likeness / numpy.maximum(1, strangers))]])
+        candidate = numpy.repeat(numpy.arange(len(candidates)), numpy.diff(first)[candidates])
+        neighbour = numpy.repeat(numpy.arange(len(row)), numpy.diff(begin)[row])  # per candidate
+        ngrams, local = numpy.unique(ngram[entries], return_inverse=True)
+        # The sum of the cosines with many vectors is one dot product with the vectors' sum: here
+        # the sum over all candidates less those of the candidate's own image.
+        weight, place = value[entries], neighbour[candidate] * len(ngrams) + local
+        others_sum = numpy.bincount(local, weight)[local] - numpy.bincount(place, weight)[place]
+        similarity = numpy.bincount(candidate, weight * others_sum, len(candidates))
+        others_count = len(candidates) - numpy.bincount(neighbour)[neighbour]
+        best = numpy.argmax(similarity / numpy.maximum(1, others_count))
+        chosen.append(texts[candidates[best]])
     return chosen
 
 
-def progress(some: Sequence | numpy.ndarray, what: str) -> tqdm:
-    """The same, with a bar on the way, where somebody looks."""
-    return tqdm(some, what, leave=False, disable=not sys.stderr.isatty())
+def progress(items: Sequence | numpy.ndarray, label: str) -> tqdm:
+    """Iterate over items with a progress bar, which only a terminal shows."""
+    return tqdm(items, label, leave=False, disable=not sys.stderr.isatty())
 
 
-def run_vectors(
-    texts: Sequence[str], photo: numpy.ndarray
+def ngram_vectors(
+    texts: Sequence[str], image: numpy.ndarray
 ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-    """Captions as CIDEr sees them (Vedantam et al. 2015): each run of 1 to 4 words with a weight,
-    which is the greater the fewer photos it is said of; the runs of one length make a unit vector.
+    """Compute the TF-IDF vectors of captions, as CIDEr does (Vedantam et al. 2015, equation 1).
 
-    photo: (C,) which photo each of the C texts is of. Returns three arrays, a row for each
-    different run of a text, in the texts' order: the text, the run's number, the weight.
+    An n-gram's weight is its count times log(images / images whose captions contain it). For each
+    n from 1 to MAX_N, a caption's n-grams form one vector of length 1.
+
+    Args:
+        texts: C captions.
+        image: (C,) the image of each caption, ascending.
+
+    Returns:
+        The entries of the sparse vectors, sorted by caption: the caption's row, the n-gram's
+        number and its weight, all of shape (entries,).
     """
     numbers: dict[tuple[str, ...], int] = {}
     keys = numpy.fromiter(
         (
             text << 32 | numbers.setdefault(tuple(words[i : i + n]), len(numbers))
-            for text, words in enumerate(map(tokenise, progress(texts, "captions of train")))
-            for n in range(1, ORDERS + 1)
+            for text, words in enumerate(map(tokenise, progress(texts, "training captions")))
+            for n in range(1, MAX_N + 1)
             for i in range(len(words) - n + 1)
         ),
         numpy.int64,
     )
-    keys, times = numpy.unique(keys, return_counts=True)
-    text, run = keys >> 32, keys & 0xFFFFFFFF
-    photos = numpy.bincount(numpy.unique(photo[text] << 32 | run) & 0xFFFFFFFF)
-    value = times * numpy.log((photo[-1] + 1) / photos[run])
-    length = numpy.array([len(words) for words in numbers], int)[run]
-    kind = text * ORDERS + length - 1
-    value /= numpy.sqrt(numpy.maximum(numpy.bincount(kind, value**2), 1e-12))[kind]
-    return text, run, value
+    keys, counts = numpy.unique(keys, return_counts=True)
+    text, ngram = keys >> 32, keys & 0xFFFFFFFF
+    frequency = numpy.bincount(numpy.unique(image[text] << 32 | ngram) & 0xFFFFFFFF)
+    value = counts * numpy.log((image[-1] + 1) / frequency[ngram])
+    length = numpy.array([len(words) for words in numbers], int)[ngram]
+    vector = text * MAX_N + length - 1
+    value /= numpy.sqrt(numpy.maximum(numpy.bincount(vector, value**2), 1e-12))[vector]
+    return text, ngram, value

@@ -1,4 +1,4 @@
-"""One evaluation from its options to its files: read, generate, score, write."""
+"""Run one evaluation: read the data, generate captions, score them, write the files."""
 
 import dataclasses
 import json
@@ -10,12 +10,13 @@ from minicap.backend import device_module
 from minicap.data.evaluation_set import EvaluationSet, read_evaluation_set, sources, training_set
 from minicap.data.results import coco_numbers, image_ids, read_results, results_text
 from minicap.evaluation.baselines import baselines
-from minicap.evaluation.evaluation import Evaluation, Prediction, choose, score, to_json
-from minicap.evaluation.gallery import Gallery, gallery, scenes_beside
+from minicap.evaluation.evaluation import Evaluation, Prediction, score
+from minicap.evaluation.gallery import Gallery, choose, gallery, read_scenes
 from minicap.evaluation.html_report import html_report, read_history
 from minicap.evaluation.metrics import Scorer
 from minicap.evaluation.options import EvaluationOptions
 from minicap.evaluation.predictions import check_features, predict
+from minicap.evaluation.summary import to_json
 from minicap.generation.generate import check_vocabularies
 from minicap.model import checkpoint
 from minicap.model.trained_model import Model
@@ -28,30 +29,33 @@ SCORES, CAPTIONS, REPORT = "scores.json", "captions.json", "report.html"
 def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
     """Evaluate, and write scores.json, captions.json and report.html.
 
+    Args:
+        options: valid ones, see `EvaluationOptions.check`.
+
     Returns:
         The evaluation and the paths written.
 
     Raises:
-        UserError: files that are missing, broken or do not fit together.
+        UserError: files are missing, broken or do not fit together.
     """
     models: list[Model] = []
-    remembered: dict = {}
+    training_options: dict = {}
     if options.model:
         xp = device_module(options.device)
         models = [Model.load(path, xp) for path in (options.model, *options.ensemble)]
         check_vocabularies(models)
-        remembered = checkpoint.load(options.model, "model")[1].get("options", {})
-    files, trained_on = sources(options.data, remembered.get("data"))
+        training_options = checkpoint.load(options.model, "model")[1].get("options", {})
+    files, trained_on = sources(options.data, training_options.get("data"))
     assert files.captions
-    data = [value for some in (files, *trained_on) for value in vars(some).values()]
-    read = [options.source, *options.ensemble, *data]
-    check_output(options.folder, [path for path in read if isinstance(path, Path)])
+    data = [value for group in (files, *trained_on) for value in vars(group).values()]
+    inputs = [options.source, *options.ensemble, *data]
+    check_output(options.folder, [path for path in inputs if isinstance(path, Path)])
 
     split = options.which_split()
     images = read_evaluation_set(files, split)
-    scenes = scenes_beside(files.captions, images.names)
-    shown = gallery(images.names, scenes, options.photos, remembered.get("photos"))
-    train, notes = training_set(trained_on, images, drawn=bool(models) or split != "all")
+    scenes = read_scenes(files.captions, images.names)
+    shown = gallery(images.names, scenes, options.photos, training_options.get("photos"))
+    train, notes = training_set(trained_on, images, random=bool(models) or split != "all")
     scorer = Scorer(images.references, options.tokenizer, options.meteor)
     ids = image_ids(images.names, coco_numbers(files.captions))
     if models:
@@ -82,10 +86,9 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
         },
         images.notes + notes,
     )
-    named = dict(zip(images.names, captions, strict=True))
     contents = {
         SCORES: json.dumps(to_json(evaluation), indent=1, ensure_ascii=False) + "\n",
-        CAPTIONS: results_text(named, ids),
+        CAPTIONS: results_text(dict(zip(images.names, captions, strict=True)), ids),
         REPORT: report(evaluation, images, shown, options),
     }
     paths = []
@@ -95,13 +98,13 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
     return evaluation, paths
 
 
-def check_output(folder: Path, read: list[Path]) -> None:
-    """Raise UserError if a file to write would replace one that is read."""
-    taken = {path.resolve() for path in read}
+def check_output(folder: Path, inputs: list[Path]) -> None:
+    """Raise UserError if an output file would replace an input file."""
+    resolved = {path.resolve() for path in inputs}
     for name in SCORES, CAPTIONS, REPORT:
-        if (folder / name).resolve() in taken:
+        if (folder / name).resolve() in resolved:
             raise UserError(
-                f"--out {folder}: {name} would replace a file that is read; choose another folder"
+                f"--out {folder}: {name} would replace an input file; choose another folder"
             )
 
 
@@ -109,6 +112,6 @@ def report(
     evaluation: Evaluation, images: EvaluationSet, shown: Gallery, options: EvaluationOptions
 ) -> str:
     """The HTML report, with some of the images that can be shown."""
-    seen = [row for row, name in enumerate(images.names) if name in shown]
-    chosen = choose(evaluation, seen or range(len(images.names)), options.shown)
+    rows = [row for row, name in enumerate(images.names) if name in shown]
+    chosen = choose(evaluation, rows or range(len(images.names)), options.shown)
     return html_report(evaluation, chosen, shown, read_history(options.source.parent))

@@ -1,4 +1,4 @@
-"""EvaluationSet by name, whether they are photos or drawn, for pages that show some."""
+"""The images that a report shows: which ones, and where they come from."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,32 +11,80 @@ from minicap.data.scenes.drawing import paint
 from minicap.data.scenes.scene import Scene, load_scenes
 from minicap.encoder.image import load_image
 from minicap.encoder.photos import PhotoSource, find_photos
+from minicap.evaluation.evaluation import Evaluation
 
-Gallery = dict[str, Callable[[], Image.Image]]  # opening one may raise UnusableImage
+Gallery = dict[str, Callable[[], Image.Image]]  # opening an image may raise UnusableImage
 
 
-def scenes_beside(captions: Path, names: Sequence[str]) -> dict[str, Scene] | None:
-    """What was drawn in each of these pictures, if a scenes.jsonl.gz next to the caption file says
-    so of all of them."""
+def read_scenes(captions: Path, names: Sequence[str]) -> dict[str, Scene] | None:
+    """Read what was drawn in each image from the scenes.jsonl.gz next to a caption file.
+
+    Returns:
+        Image -> scene, or None if there is no such file or an image is not in it.
+    """
     path = captions.with_name("scenes.jsonl.gz")
     scenes = load_scenes(path) if path.exists() else {}
     return {name: scenes[name] for name in names} if set(names) <= scenes.keys() else None
 
 
 def gallery(
-    names: Sequence[str], scenes: dict[str, Scene] | None, wanted: Path | None, known: str | None
+    names: Sequence[str],
+    scenes: dict[str, Scene] | None,
+    photos: Path | None,
+    training_photos: str | None,
 ) -> Gallery:
-    """Those of the pictures that can be shown: scenes can; photos that are where `wanted` says, or
-    else, if it is still there, `known`. UserError: nothing is where `wanted` says."""
+    """Find the images that can be shown: drawn scenes, or photos in a folder, zip file or list.
+
+    Args:
+        names: the images.
+        scenes: image -> what was drawn in it, or None for photos.
+        photos: where the user says the photos are, or None.
+        training_photos: where they were during training, or None. Used without `photos`, if they
+            are still there.
+
+    Returns:
+        Image -> a function that opens it, for those that were found.
+
+    Raises:
+        UserError: there is nothing at `photos`.
+    """
     if scenes:
         return {name: partial(paint, scenes[name]) for name in names}
-    source = wanted or (Path(known) if known and Path(known).exists() else None)
-    if not source:
+    if not photos and training_photos and Path(training_photos).exists():
+        photos = Path(training_photos)
+    if not photos:
         return {}
-    photos = find_photos(source)
-    found = find_names(names, photos.names)
-    return {name: partial(_photo, photos, there) for name, there in found.items()}
+    source = find_photos(photos)
+    found = find_names(names, source.names)
+    return {name: partial(_open_photo, source, photo) for name, photo in found.items()}
 
 
-def _photo(photos: PhotoSource, name: str) -> Image.Image:
-    return load_image(photos.open(name))
+def _open_photo(source: PhotoSource, name: str) -> Image.Image:
+    """Open a photo by its name in the source."""
+    return load_image(source.open(name))
+
+
+def choose(evaluation: Evaluation, rows: Sequence[int], count: int) -> dict[str, list[int]]:
+    """Choose images to show by CIDEr: the best third, some in between, and the worst third.
+
+    Args:
+        evaluation: has the CIDEr of each image.
+        rows: the images to choose from.
+        count: how many to choose; all of them if there are fewer.
+
+    Returns:
+        Title -> the rows to show under it.
+    """
+    cider = evaluation.evaluated.each["CIDEr"]
+    ranked = sorted(rows, key=lambda row: -cider[row])
+    if len(ranked) <= count:
+        return {"All by CIDEr, best first": ranked}
+    third = count // 3
+    between, middle = ranked[third : len(ranked) - third], count - 2 * third
+    spread = [between[(2 * k + 1) * len(between) // (2 * middle)] for k in range(middle)]
+    chosen = {
+        "Best by CIDEr": ranked[:third],
+        "In between, best first": spread,
+        "Worst by CIDEr": ranked[::-1][:third],
+    }
+    return {title: group for title, group in chosen.items() if group}

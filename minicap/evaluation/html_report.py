@@ -1,7 +1,7 @@
-"""An evaluation as one HTML page that needs nothing but a browser: no script, no network.
+"""An evaluation as one HTML page that needs only a browser: no scripts, no network.
 
-Captions and names come from anywhere: `tag` escapes every text that it is given, and the page's
-policy forbids scripts and connections besides.
+Captions and names are untrusted: `tag` escapes every text, and the page's content security policy
+also forbids scripts and connections.
 """
 
 import base64
@@ -13,52 +13,58 @@ from pathlib import Path
 
 from PIL import Image
 
-from minicap.evaluation.evaluation import TRUE, Evaluation, Prediction, describe, facts
+from minicap.evaluation.evaluation import TRUE, Evaluation, Prediction
 from minicap.evaluation.gallery import Gallery
 from minicap.evaluation.html import Html, tag
+from minicap.evaluation.summary import describe, statistics
 from minicap.evaluation.svg import LOSS, figure, histogram, loss_curves, style_sheet
 from minicap.utils.errors import UnusableImage, UserError
 from minicap.utils.files import read_lines
 
-SIDE = 320  # pixels of a picture's longer side
+SIDE = 320  # pixels of an image's longer side
+END = "∎"  # shown for the end token
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MEANINGS = {
-    "BLEU-1 to 4": "the share of a caption's runs of 1 to 4 words that a reference has too, all "
-    "lengths up to that one together; captions shorter than their references lose.",
-    "ROUGE-L": "the longest sequence of words, gaps allowed, that caption and reference share.",
-    "CIDEr": "likeness to the references in runs of 1 to 4 words, each with more weight the fewer "
-    "pictures it is said of (CIDEr-D, as COCO's evaluation has it); 100 is not its end.",
-    "METEOR": "words matched with a reference's, synonyms and stems too, and how well in order.",
-    "true": "captions that say enough of the drawn scene and nothing that is not so.",
-    "distinct": "different captions.",
-    "words": "words in a caption.",
-    "nearest neighbours": "for each picture, the caption of the training pictures with the most "
+    "BLEU-1 to 4": "the fraction of a caption's n-grams that a reference contains too, for n up to "
+    "that number; captions shorter than their references score lower.",
+    "ROUGE-L": "the longest common subsequence of words of caption and reference.",
+    "CIDEr": "similarity to the references in n-grams of 1 to 4 words, weighted by how few images "
+    "each is said of (CIDEr-D, as in COCO's evaluation); it can exceed 100.",
+    "METEOR": "words that match a reference's, also by stem or as synonyms, and their order.",
+    "true": "captions that state enough facts of the drawn scene, and no wrong one.",
+    "distinct": "the number of different captions.",
+    "words": "the mean number of words in a caption.",
+    "nearest neighbours": "for each image, the caption of the training images with the most "
     "similar features that agrees best with their other captions.",
-    "shuffled features": "the same captions, each under another picture.",
-    "most frequent caption": "the commonest caption of the training pictures, for all.",
+    "shuffled features": "the same captions, each given to another image.",
+    "most frequent caption": "the most frequent training caption, given to every image.",
 }
 BARS = (
-    "The bar under a word is its probability when it was written, from 0 to 1 as long as the word; "
-    "the last mark is the caption's end."
+    "The bar under each word shows its probability: as long as the word if it is 1. "
+    "The mark after the last word is the end of the caption."
 )
 
 
 def read_history(folder: Path) -> list[dict]:
-    """The epochs of a run, from the metrics.jsonl in its folder, up to where it becomes
-    self-critical, as losses before and after do not compare; none where there is none that says
-    train_loss and dev_loss."""
+    """Read the losses of a training run from the metrics.jsonl in its folder.
+
+    Self-critical epochs are left out: their losses do not compare with the ones before.
+
+    Returns:
+        For each epoch "epoch", "train_loss" and "dev_loss"; nothing if there is no such file.
+    """
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
-    wanted = ("epoch", "train_loss", "dev_loss")
+    keys = ("epoch", "train_loss", "dev_loss")
     try:
         lines = [json.loads(line) for line in read_lines(path, "metrics") if line]
         lines = [line for line in lines if "train_reward" not in line]
-        history = [{name: float(line[name]) for name in wanted} for line in lines]
+        history = [{key: float(line[key]) for key in keys} for line in lines]
     except (UserError, ValueError, TypeError, KeyError):
         return []
-    sound = all(map(math.isfinite, (value for line in history for value in line.values())))
-    return history if sound else []
+    finite = all(map(math.isfinite, (value for line in history for value in line.values())))
+    return history if finite else []
 
 
 def html_report(
@@ -67,8 +73,17 @@ def html_report(
     gallery: Gallery,
     history: Sequence[dict],
 ) -> str:
-    """The whole page. chosen: title -> the rows of the pictures to show under it; history: epochs,
-    or none."""
+    """Build the page.
+
+    Args:
+        evaluation: what to report.
+        chosen: title -> the rows of the images to show under it.
+        gallery: the images that can be shown.
+        history: the training epochs, as `read_history` returns them; may be empty.
+
+    Returns:
+        The HTML.
+    """
     settings = evaluation.settings
     title = f"Captions of {settings['images']:,} images, {settings['split']}"
     head = [
@@ -80,24 +95,24 @@ def html_report(
     ]
     body = [
         tag("h1", title),
-        origin(evaluation),
-        remarks(evaluation),
+        describe_settings(evaluation),
+        notes(evaluation),
         tag("h2", "Scores and baselines"),
-        tag("div", table(evaluation), class_="wide"),
-        tag("p", "Times 100. A baseline's figure in red is above the first row's.", class_="soft"),
+        tag("div", table(evaluation), class_="table"),
+        tag("p", "Times 100. Red: a baseline scores higher than the first row.", class_="muted"),
         meanings(evaluation),
         tag("h2", "The captions as a whole"),
-        tiles(evaluation),
-        drawings(evaluation, history),
+        statistics_list(evaluation),
+        charts(evaluation, history),
         cards(evaluation, chosen, gallery),
     ]
-    whole = tag("html", tag("head", head), tag("body", body), lang="en")
-    # Half a character, which JSON can hold, cannot be written.
-    return f"<!doctype html>\n{whole}\n".encode("utf-8", "replace").decode()
+    page = tag("html", tag("head", head), tag("body", body), lang="en")
+    # JSON can contain lone surrogates, which UTF-8 cannot encode.
+    return f"<!doctype html>\n{page}\n".encode("utf-8", "replace").decode()
 
 
-def origin(evaluation: Evaluation) -> list[Html]:
-    """What the figures are of."""
+def describe_settings(evaluation: Evaluation) -> list[Html]:
+    """What was evaluated, and how."""
     settings = evaluation.settings
     lines = [
         f"{settings['evaluated']}, scored with {settings['captions']}.",
@@ -106,48 +121,49 @@ def origin(evaluation: Evaluation) -> list[Html]:
     ]
     if settings.get("generation"):
         lines.append(f"Generated with {describe(settings['generation'])}.")
-    return [tag("p", line, class_="soft") for line in lines]
+    return [tag("p", line, class_="muted") for line in lines]
 
 
-def remarks(evaluation: Evaluation) -> Html:
+def notes(evaluation: Evaluation) -> Html:
     """Warnings and notes."""
-    warning = tag("b", "Warning: ")
-    lines = [tag("p", warning, text, class_="warning") for text in evaluation.warnings]
-    return tag("section", lines, [tag("p", note) for note in evaluation.notes], class_="remarks")
+    bold = tag("b", "Warning: ")
+    warnings = [tag("p", bold, text, class_="warning") for text in evaluation.warnings]
+    return tag("section", warnings, [tag("p", note) for note in evaluation.notes], class_="notes")
 
 
 def meanings(evaluation: Evaluation) -> Html:
-    """Of MEANINGS, what is in the table."""
+    """Explain the rows and columns of the table."""
     absent = {"METEOR", TRUE} - evaluation.evaluated.scores.keys()
-    found = [(name, text) for name, text in MEANINGS.items() if name not in absent]
-    items = [tag("li", tag("b", name), ": ", text) for name, text in found]
-    return tag("details", tag("summary", "What the figures mean"), tag("ul", items))
+    shown = [(name, text) for name, text in MEANINGS.items() if name not in absent]
+    items = [tag("li", tag("b", name), ": ", text) for name, text in shown]
+    return tag("details", tag("summary", "What the scores mean"), tag("ul", items))
 
 
-def tiles(evaluation: Evaluation) -> Html:
-    """The facts, beside each other."""
-    each = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts(evaluation)]
-    return tag("dl", each, class_="tiles")
+def statistics_list(evaluation: Evaluation) -> Html:
+    """The statistics, side by side."""
+    pairs = statistics(evaluation)
+    items = [tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs]
+    return tag("dl", items, class_="statistics")
 
 
-def drawings(evaluation: Evaluation, history: Sequence[dict]) -> Html:
-    """Curves, if there are two epochs or more, the histogram, and what is repeated."""
-    found = [histogram(evaluation.evaluated.each["CIDEr"]), repeated(evaluation)]
+def charts(evaluation: Evaluation, history: Sequence[dict]) -> Html:
+    """The loss curves of two epochs or more, the histogram, and the most frequent captions."""
+    figures = [histogram(evaluation.evaluated.each["CIDEr"]), most_frequent(evaluation)]
     if history and history[-1]["epoch"] > history[0]["epoch"]:
-        found.insert(0, figure(LOSS, loss_curves(history)))
-    return tag("div", found, class_="side")
+        figures.insert(0, figure(LOSS, loss_curves(history)))
+    return tag("div", figures, class_="charts")
 
 
 def cards(
     evaluation: Evaluation, chosen: Mapping[str, Sequence[int]], gallery: Gallery
 ) -> list[list[Html]]:
-    """The pictures, under their titles; the first title explains the bars, if there are any."""
-    hint = tag("p", BARS, class_="soft")
-    sure = any(candidates[0].probabilities for candidates in evaluation.predictions)
+    """The images under their titles. The first title also explains the bars, if there are any."""
+    hint = tag("p", BARS, class_="muted")
+    bars = any(candidates[0].probabilities for candidates in evaluation.predictions)
     return [
         [
             tag("h2", title),
-            *([hint] if sure and number == 0 else []),
+            *([hint] if bars and number == 0 else []),
             tag("div", [card(evaluation, row, gallery) for row in rows], class_="cards"),
         ]
         for number, (title, rows) in enumerate(chosen.items())
@@ -155,35 +171,35 @@ def cards(
 
 
 def table(evaluation: Evaluation) -> Html:
-    """The scores of all writers, each figure with a bar, as long as its share of the column."""
-    rows, judged = evaluation.systems, evaluation.evaluated
-    columns = list(judged.scores)
-    most = {name: max(row.scores[name] for row in rows.values()) or 1 for name in columns}
+    """The scores of all systems, each with a bar that is longest at the column's maximum."""
+    systems, evaluated = evaluation.systems, evaluation.evaluated
+    metrics = evaluation.metrics
+    highest = {name: max(s.scores[name] for s in systems.values()) or 1 for name in metrics}
 
     def cell(name: str, score: float) -> Html:
-        share = f"--share: {score / most[name]:.3f}"
-        above = " above" if score > judged.scores[name] else ""
-        return tag("td", f"{100 * score:.1f}", class_="bar" + above, style=share)
+        fraction = f"--fraction: {score / highest[name]:.3f}"
+        above = " above" if score > evaluated.scores[name] else ""
+        return tag("td", f"{100 * score:.1f}", class_="bar" + above, style=fraction)
 
-    head = [tag("th", name, scope="col") for name in ["", *columns, "distinct", "words"]]
+    head = [tag("th", name, scope="col") for name in ["", *metrics, "distinct", "words"]]
     body = [
         tag(
             "tr",
-            tag("th", writer, scope="row"),
-            [cell(name, row.scores[name]) for name in columns],
-            tag("td", f"{row.distinct:,}"),
-            tag("td", f"{row.length:.1f}"),
+            tag("th", name, scope="row"),
+            [cell(metric, system.scores[metric]) for metric in metrics],
+            tag("td", f"{system.distinct:,}"),
+            tag("td", f"{system.length:.1f}"),
         )
-        for writer, row in rows.items()
+        for name, system in systems.items()
     ]
     return tag("table", tag("thead", tag("tr", head)), tag("tbody", body))
 
 
-def repeated(evaluation: Evaluation) -> Html:
-    """The captions that are written most often."""
+def most_frequent(evaluation: Evaluation) -> Html:
+    """The captions of two images or more."""
     items = [
         with_number((caption or "(no words)", f"× {count:,}"))
-        for caption, count in evaluation.repeated(6)
+        for caption, count in evaluation.most_frequent(6)
         if count > 1
     ]
     if not items:
@@ -192,80 +208,78 @@ def repeated(evaluation: Evaluation) -> Html:
 
 
 def card(evaluation: Evaluation, row: int, gallery: Gallery) -> Html:
-    """One picture with its caption and all that belongs to it."""
-    name, judged = evaluation.images.names[row], evaluation.evaluated
+    """One image with its caption, score and details."""
+    name, each = evaluation.images.names[row], evaluation.evaluated.each
     best = evaluation.predictions[row][0]
-    true = judged.each[TRUE][row] if TRUE in judged.each else None
     verdict = []
-    if true is not None:
-        verdict = [
-            tag("b", "true" if true else "not true", class_="right" if true else "wrong"),
-            " · ",
-        ]
-    verdict.append(f"CIDEr {100 * judged.each['CIDEr'][row]:.1f}")
+    if TRUE in each:
+        true = bool(each[TRUE][row])
+        text, colour = ("true", "right") if true else ("not true", "wrong")
+        verdict = [tag("b", text, class_=colour), " · "]
+    verdict.append(f"CIDEr {100 * each['CIDEr'][row]:.1f}")
     return tag(
         "article",
-        picture(gallery[name], best.text) if name in gallery else None,
-        tag("div", caption(best), tag("p", verdict, class_="soft"), more(evaluation, row)),
+        image_tag(gallery[name], best.text) if name in gallery else None,
+        tag("div", caption(best), tag("p", verdict, class_="muted"), details(evaluation, row)),
     )
 
 
-def picture(open: Callable[[], Image.Image], text: str) -> Html:
-    """The picture itself, or why it cannot be shown."""
+def image_tag(open: Callable[[], Image.Image], text: str) -> Html:
+    """The image, or why it cannot be shown."""
     try:
         return tag("img", src=data_uri(open()), alt=text, loading="lazy")
     except UnusableImage as error:
-        return tag("p", str(error), class_="soft")
+        return tag("p", str(error), class_="muted")
 
 
-def more(evaluation: Evaluation, row: int) -> Html:
-    """What is told of a picture to those who ask."""
-    name, said = evaluation.images.names[row], evaluation.images.captions[row]
+def details(evaluation: Evaluation, row: int) -> Html:
+    """A foldable section: name, candidates, probabilities, references, nearest neighbours."""
+    name, references = evaluation.images.names[row], evaluation.images.captions[row]
     candidates = evaluation.predictions[row]
-    told = [tag("summary", "References and more"), tag("p", name, class_="soft")]
+    parts = [tag("summary", "References and more"), tag("p", name, class_="muted")]
     if len(candidates) > 1:
         scored = [(each.text, rounded(each.score)) for each in candidates]
-        told += [tag("h3", "Candidates and their scores"), tag("ol", map(with_number, scored))]
+        parts += [tag("h3", "Candidates and their scores"), tag("ol", map(with_number, scored))]
     if candidates[0].probabilities:
         pairs = zip(words_of(candidates[0]), candidates[0].probabilities)
         text = ", ".join(f"{word} {p:.2f}" for word, p in pairs)
-        told += [tag("h3", "Probabilities"), tag("p", text)]
-    told += [tag("h3", "References"), tag("ul", [tag("li", text) for text in said])]
-    for writer, floor in evaluation.systems.items():
-        if writer.startswith("nearest"):
-            found = (floor.captions[row], f"CIDEr {100 * floor.each['CIDEr'][row]:.1f}")
-            told += [tag("h3", "Nearest neighbours"), tag("ul", with_number(found))]
-    return tag("details", told)
+        parts += [tag("h3", "Probabilities"), tag("p", text)]
+    parts += [tag("h3", "References"), tag("ul", [tag("li", text) for text in references])]
+    for system, baseline in evaluation.systems.items():
+        if system.startswith("nearest"):
+            pair = (baseline.captions[row], f"CIDEr {100 * baseline.each['CIDEr'][row]:.1f}")
+            parts += [tag("h3", "Nearest neighbours"), tag("ul", with_number(pair))]
+    return tag("details", parts)
 
 
 def with_number(pair: tuple[str, str]) -> Html:
-    """An item of a list: a text and what it counts for."""
+    """A list item: a text and its number."""
     return tag("li", pair[0], " ", tag("span", pair[1], class_="number"))
 
 
-def words_of(written: Prediction) -> list[str]:
-    """Its words, and a mark for its end."""
-    return [*written.text.split(), "∎"]
+def words_of(prediction: Prediction) -> list[str]:
+    """Its words and a mark for the end."""
+    return [*prediction.text.split(), END]
 
 
-def caption(written: Prediction) -> Html:
-    """A caption, each word with a bar if its probability is known."""
-    if not written.text:
+def caption(prediction: Prediction) -> Html:
+    """A caption, with a bar under each word if the probabilities are known."""
+    if not prediction.text:
         return tag("p", tag("i", "(no words)"), class_="caption")
-    if not written.probabilities:
-        return tag("p", written.text, class_="caption")
+    if not prediction.probabilities:
+        return tag("p", prediction.text, class_="caption")
     spans = [
         [
             tag(
                 "span",
                 word,
-                class_="word end" if word == "∎" else "word",
+                class_="word end" if word == END else "word",
                 style=f"--p: {p:.3f}",
                 title=f"{p:.0%}",
             ),
             " ",
         ]
-        for word, p in zip(words_of(written), written.probabilities)
+        for word, p in zip(words_of(prediction), prediction.probabilities)
     ]
     return tag("p", spans, class_="caption")
 
@@ -276,7 +290,7 @@ def rounded(score: float | None) -> str:
 
 
 def data_uri(image: Image.Image) -> str:
-    """A picture, made smaller, inside its own address."""
+    """Encode an image, scaled down, as a data: URI."""
     small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()

@@ -1,7 +1,7 @@
-"""What needs Java: the tokeniser of the Penn Treebank, and METEOR, both from pycocoevalcap's jars.
+"""The two parts of COCO's caption evaluation that need Java: the PTB tokenizer and METEOR.
 
-Under a locale that writes decimal commas, METEOR dies of its own numbers; under one without UTF-8,
-Java takes letters apart. So both are told their language and encoding, whatever the machine's are.
+Both are jars of pycocoevalcap. METEOR fails under a locale that writes decimal commas, and Java
+splits letters under one without UTF-8. So language and encoding are always set here.
 """
 
 import os
@@ -16,47 +16,56 @@ from minicap.utils.errors import UserError
 METEOR_SETTINGS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"
 
 
-def need_java(what: str) -> None:
-    """UserError, naming `what` it is for, if there is no `java` to run."""
+def need_java(option: str) -> None:
+    """Raise UserError, naming the option that needs it, if there is no `java` to run."""
     if not which("java"):
         raise UserError(
-            f"{what} needs Java, and there is no `java` here: install it, or do without"
+            f"{option} needs Java, and `java` is not on the PATH: install it or leave {option} out"
         )
 
 
 def ptb_tokenise(captions: Sequence[str]) -> list[list[str]]:
-    """The words of each caption by Stanford's PTBTokenizer, in lower case and without punctuation,
-    as the COCO caption evaluation (Chen et al. 2015) has them.
+    """Split captions into words with Stanford's PTBTokenizer, as COCO's evaluation does.
 
-    UserError: no Java, or it fails.
+    The options and the punctuation that is left out are those of Chen et al. 2015, "Microsoft COCO
+    Captions: Data Collection and Evaluation Server".
+
+    Returns:
+        The words of each caption, in lower case and without punctuation.
+
+    Raises:
+        UserError: there is no Java, or it fails.
     """
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     need_java("--tokenizer ptb")
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
     command = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "-preserveLines", "-lowerCase", "-encoding", "UTF-8"],
-        # Whatever else Java takes for the end of a line would shift all captions behind it.
+        # Java splits lines at more characters than "\n"; each would shift the captions after it.
         input="".join(" ".join(caption.split()) + "\n" for caption in captions).encode(
             "utf-8", "replace"
         ),
         capture_output=True,
     )
-    lines = done.stdout.decode(errors="replace").split("\n")[:-1]
-    if done.returncode or len(lines) != len(captions):
-        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    lines = process.stdout.decode(errors="replace").split("\n")[:-1]
+    if process.returncode or len(lines) != len(captions):
+        reason = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise UserError(
-            f"--tokenizer ptb: Java's PTBTokenizer fails ({reason or 'lines are lost'})"
+            f"--tokenizer ptb: Java's PTBTokenizer failed ({reason or 'lines are missing'})"
         )
-    unwanted = set(ptbtokenizer.PUNCTUATIONS)
-    return [[word for word in line.split() if word not in unwanted] for line in lines]
+    punctuation = set(ptbtokenizer.PUNCTUATIONS)
+    return [[word for word in line.split() if word not in punctuation] for line in lines]
 
 
 class Meteor:
-    """METEOR 1.5 (Denkowski and Lavie 2014): a Java program that stays running.
+    """METEOR 1.5 (Denkowski and Lavie 2014), computed by a Java program that keeps running.
 
-    It takes about ten seconds to start and two gigabytes of memory. UserError: no Java.
+    It takes about ten seconds to start and 2 GB of memory.
+
+    Raises:
+        UserError: there is no Java.
     """
 
     def __init__(self) -> None:
@@ -66,7 +75,7 @@ class Meteor:
         before = os.environ.get("JAVA_TOOL_OPTIONS")
         os.environ["JAVA_TOOL_OPTIONS"] = f"{before or ''} {METEOR_SETTINGS}".strip()
         try:
-            self.program = Program()  # takes no settings, so they go through the environment
+            self.program = Program()  # it has no arguments for settings, only the environment
         finally:
             if before is None:
                 del os.environ["JAVA_TOOL_OPTIONS"]
@@ -74,14 +83,27 @@ class Meteor:
                 os.environ["JAVA_TOOL_OPTIONS"] = before
 
     def __call__(self, references: dict, candidates: dict) -> tuple[float, list[float]]:
-        """METEOR over all pictures and of each; arguments as pycocoevalcap's classes take them."""
+        """Compute METEOR, from 0 to 1.
+
+        Args:
+            references: image -> its tokenised references, as pycocoevalcap takes them.
+            candidates: image -> a list with one tokenised caption.
+
+        Returns:
+            The score over all images, and the score of each.
+
+        Raises:
+            UserError: the Java program fails.
+        """
         try:
             return self.program.compute_score(references, candidates)
         except (ValueError, OSError) as error:
             reason = self.program.meteor_p.stderr.read().decode(errors="replace").strip()
-            raise UserError(f"--meteor: Java fails ({reason.rpartition(chr(10))[2]})") from error
+            raise UserError(f"--meteor: Java failed ({reason.rpartition(chr(10))[2]})") from error
         finally:
-            if self.program.lock.locked():  # its own farewell would wait for that for ever,
+            # After a failure the program's own __del__ would wait for this lock forever, and
+            # complain about a pipe that it cannot flush.
+            if self.program.lock.locked():
                 self.program.lock.release()
-                with suppress(OSError):  # and complain of a pipe that cannot be emptied
+                with suppress(OSError):
                     self.program.meteor_p.stdin.close()

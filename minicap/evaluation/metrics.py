@@ -1,9 +1,10 @@
-"""How good captions are beside what people wrote: the figures of the field, by pycocoevalcap.
+"""Caption metrics: BLEU, ROUGE-L, CIDEr and METEOR, computed by pycocoevalcap.
 
-BLEU counts runs of one to four words that a caption shares with its references, ROUGE-L looks for
-the longest common subsequence, CIDEr weighs each run of words by how few pictures it is said of.
-All of them are here as pycocoevalcap computes them (Chen et al. 2015), so that they compare with
-papers. They also depend on what counts as a word, so a figure is only one with its tokeniser.
+BLEU (Papineni et al. 2002) counts the n-grams of one to four words that a caption has in common
+with its references. ROUGE-L (Lin 2004) finds the longest common subsequence. CIDEr (Vedantam et al.
+2015) weights each n-gram by how few images it is said of. pycocoevalcap is the code of COCO's
+evaluation (Chen et al. 2015), so the scores compare with published ones if the tokenizer is the
+same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from minicap.evaluation.java import Meteor, ptb_tokenise
 from minicap.utils.errors import UserError
 
 Tokenizer = Literal["words", "ptb"]
-UNKNOWN = " unkunk "  # for #UNK# in a caption: a word that no reference has
+UNKNOWN = " unkunk "  # replaces #UNK# in a caption: a word that no reference contains
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
 
 
@@ -23,20 +24,33 @@ def scores(
     references: Mapping[str, Sequence[str]],
     tokenizer: Tokenizer = "words",
 ) -> dict[str, float]:
-    """METRICS of one caption for each picture, over all of them. UserErrors as in Scorer.
+    """Score one caption per image.
 
-    candidates: picture -> caption; references: picture -> one caption or more; tokenizer: what is
-    a word, "words" as minicap's vocabulary has them or "ptb". Each is from 0 to 1, CIDEr to 10.
+    Args:
+        candidates: image -> its caption.
+        references: image -> its references, one or more.
+        tokenizer: "words" for minicap's own or "ptb" for that of COCO's evaluation (needs Java).
+
+    Returns:
+        METRICS over all images: from 0 to 1, and CIDEr from 0 to 10.
+
+    Raises:
+        UserError: as for `Scorer`.
+
+    Example:
+        >>> scores({"a": "a dog", "b": "a bus"}, {"a": ["A dog."], "b": ["A red bus."]})["ROUGE-L"]
+        0.88...
     """
     return Scorer(references, tokenizer)(candidates)[0]
 
 
 class Scorer:
-    """Scores captions of the pictures of `references`; for a second set of captions of the same
-    pictures, the references need not be tokenised again.
+    """Scores captions of a fixed set of images, whose references are tokenised only once.
 
-    UserError: fewer than two pictures, a picture without a reference or with one that has no word;
-    "ptb" or meteor without Java; no pycocoevalcap.
+    Attributes:
+        tokenizer: how captions are split into words.
+        references: image -> its tokenised references.
+        meteor: computes METEOR, or None.
     """
 
     def __init__(
@@ -45,6 +59,17 @@ class Scorer:
         tokenizer: Tokenizer = "words",
         meteor: bool = False,
     ):
+        """Tokenise the references.
+
+        Args:
+            references: image -> its references, one or more; two images or more.
+            tokenizer: "words" or "ptb" (needs Java).
+            meteor: compute METEOR too (needs Java).
+
+        Raises:
+            UserError: fewer than two images; an image without a reference, or with one that has
+                no word; no Java where it is needed; no pycocoevalcap.
+        """
         try:
             import pycocoevalcap  # noqa: F401
         except ImportError as error:
@@ -53,31 +78,38 @@ class Scorer:
             ) from error
         if len(references) < 2:
             raise UserError(
-                f"CIDEr weighs words by how many pictures they are said of, and here "
-                f"{'is one picture' if references else 'are none'}: judge two or more"
+                f"CIDEr weights words by how few images they are said of, which needs two images "
+                f"or more; {'there is only one' if references else 'there are none'}"
             )
         self.tokenizer = tokenizer
-        texts = [text for some in references.values() for text in some]
+        texts = [text for captions in references.values() for text in captions]
         words = iter(words_of(texts, tokenizer))
-        self.references = {name: [next(words) for _ in some] for name, some in references.items()}
-        for name, some in self.references.items():
-            if not some or "" in some:
-                lack = "has a reference without a word" if some else "has no reference"
-                raise UserError(f"{name} {lack}: a caption of it cannot be judged")
+        self.references = {name: [next(words) for _ in said] for name, said in references.items()}
+        for name, captions in self.references.items():
+            if not captions or "" in captions:
+                problem = "has a reference without a word" if captions else "has no reference"
+                raise UserError(f"{name} {problem}: its caption cannot be scored")
         self.meteor = Meteor() if meteor else None
 
     @property
     def frequencies(self) -> str:
-        """Where CIDEr's weights come from, in words."""
-        return f"document frequencies from these {len(self.references):,} pictures' references"
+        """Where CIDEr's document frequencies come from, in words."""
+        return f"document frequencies from the references of these {len(self.references):,} images"
 
     def __call__(
         self, candidates: Mapping[str, str]
     ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Each metric over all pictures, and for each picture in the references' order.
+        """Compute each metric.
 
-        BLEU over all pictures is not the mean of each picture's. An empty caption scores 0.
-        UserError: a picture that has a caption and no reference, or the other way round.
+        Args:
+            candidates: image -> its caption. An empty caption scores 0.
+
+        Returns:
+            Metric -> its value over all images (for BLEU this is not the mean), and metric -> its
+            value for each image, in the order of the references.
+
+        Raises:
+            UserError: an image has a caption but no references, or the reverse.
         """
         from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.cider.cider import Cider
@@ -91,24 +123,28 @@ class Scorer:
                 raise UserError(f"{kind}: {', '.join(odd[:3])} ({len(odd):,} in all)")
         texts = [candidates[name].replace(UNK, UNKNOWN) for name in self.references]
         words = words_of(texts, self.tokenizer)
-        judged = self.references, {n: [w] for n, w in zip(self.references, words, strict=True)}
-        bleu, bleu_each = Bleu(4).compute_score(*judged, verbose=0)
+        pair = self.references, {n: [w] for n, w in zip(self.references, words, strict=True)}
+        bleu, bleu_each = Bleu(4).compute_score(*pair, verbose=0)
         total = {f"BLEU-{n}": float(score) for n, score in enumerate(bleu, 1)}
-        each = {f"BLEU-{n}": list(map(float, some)) for n, some in enumerate(bleu_each, 1)}
+        each = {f"BLEU-{n}": list(map(float, values)) for n, values in enumerate(bleu_each, 1)}
         others = {"ROUGE-L": Rouge().compute_score, "CIDEr": Cider().compute_score}
         if self.meteor:
             others["METEOR"] = self.meteor
         for metric, compute in others.items():
-            score, some = compute(*judged)
-            total[metric], each[metric] = float(score), list(map(float, some))
+            score, values = compute(*pair)
+            total[metric], each[metric] = float(score), list(map(float, values))
         return total, each
 
 
 def words_of(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """Each caption as its words, in lower case, with a blank between two. #UNK# is one word."""
+    """Tokenise captions.
+
+    Returns:
+        Each caption's words in lower case, joined by spaces. #UNK# is one word.
+    """
     if tokenizer == "ptb":
         unk = tokenise(UNK)[0]
-        found = ptb_tokenise([caption.replace(UNK, unk) for caption in captions])
+        tokenised = ptb_tokenise([caption.replace(UNK, unk) for caption in captions])
     else:
-        found = [tokenise(caption) for caption in captions]
-    return [" ".join(words) for words in found]
+        tokenised = [tokenise(caption) for caption in captions]
+    return [" ".join(words) for words in tokenised]

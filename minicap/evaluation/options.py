@@ -1,4 +1,4 @@
-"""What to evaluate, by which images, and how."""
+"""The options of `minicap evaluate`: what to evaluate, on which images, and how."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ from minicap.utils.errors import UserError
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Score a model's captions, or those of a results file, next to baselines without a model.
+    """Score the captions of a model or of a results file, and compare them with baselines.
 
-    Without data options: on the data the model was trained on. Writes scores.json, captions.json
-    (COCO's results format) and report.html.
+    Without data options, the model is evaluated on the data it was trained on. Writes scores.json,
+    captions.json (COCO's results format) and report.html.
     """
 
     model: Path | None = None
@@ -26,19 +26,19 @@ class EvaluationOptions:
     """score the captions of this file instead: JSON, [{"image_id": ..., "caption": ...}, ...]"""
     data: DataFiles = DataFiles()
     split: Literal["dev", "test", "all"] | None = None
-    """the images to evaluate on [default: the split that a list is given for, else dev; for a
-    results file else all]"""
+    """the images to evaluate on [default: the split whose list is given, else dev for a model and
+    all for a results file]"""
     tokenizer: Tokenizer = "words"
-    """words: minicap's vocabulary; ptb: the tokenizer of COCO's evaluation (needs Java)"""
+    """words: minicap's own; ptb: that of COCO's evaluation (needs Java)"""
     meteor: bool = False
-    """compute METEOR too (needs Java)"""
+    """also compute METEOR (needs Java)"""
     neighbours: int = 30
-    """training images that the nearest-neighbour baseline takes its captions from"""
+    """number of training images that the nearest-neighbour baseline compares"""
     photos: Path | None = None
-    """your photos (a folder, a zip file or a list), for the report [default: those that training
-    was given]"""
+    """your photos (a folder, a zip file or a list), for the report [default: those given to
+    `minicap train`]"""
     shown: int = 36
-    """images in the report: the best, the worst, and some in between"""
+    """number of images in the report: the best, the worst, and some in between"""
     out: Path | None = None
     """folder to write to [default: evaluation, next to the model or the results file]"""
     generation: GenerationConfig = BEAM
@@ -48,9 +48,9 @@ class EvaluationOptions:
     """where to compute"""
 
     def check(self) -> None:
-        """Raise UserError, naming the option, for options that do not go together."""
+        """Raise UserError, naming the option, for values or combinations that are not allowed."""
         if (self.model is None) == (self.results is None):
-            raise UserError("name a model with --model, or a file of captions with --results")
+            raise UserError("name a model with --model or a results file with --results")
         for name, given in (
             ("--ensemble", self.ensemble),
             ("--device", self.device != "cpu"),
@@ -61,12 +61,12 @@ class EvaluationOptions:
         if self.out and self.out.is_file():
             raise UserError(f"--out {self.out}: this is a file; name a folder")
         self.generation.check()
-        for name, least in (("neighbours", 1), ("shown", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} must be {least} or more")
+        for name, minimum in (("neighbours", 1), ("shown", 0), ("seed", 0)):
+            if getattr(self, name) < minimum:
+                raise UserError(f"--{name} must be {minimum} or more")
 
     def which_split(self) -> str:
-        """The split to evaluate on."""
+        """Return the split to evaluate on."""
         listed = "dev" if self.data.dev_split else "test" if self.data.test_split else None
         return self.split or listed or ("all" if self.results else "dev")
 
@@ -79,5 +79,5 @@ class EvaluationOptions:
 
     @property
     def folder(self) -> Path:
-        """Where to write."""
+        """The folder to write to."""
         return self.out or self.source.parent / "evaluation"

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: its loss curves, and a sheet of pictures with captions."""
+"""What a training run draws: its loss curves, and a contact sheet of images with captions."""
 
 import math
 import textwrap
@@ -10,13 +10,22 @@ from PIL import Image, ImageDraw, ImageFont
 from minicap.evaluation.svg import LOSS, document, loss_curves
 from minicap.utils.files import save_png, write_text
 
-Entry = tuple[Image.Image, str, bool | None]  # a picture, its caption, whether that is true
+Entry = tuple[Image.Image, str, bool | None]  # an image, its caption, whether that is true
 
 INK, RIGHT, WRONG = "#222222", "#2e7d4f", "#b3261e"
 
 
 def write_report(folder: Path, history: Sequence[dict], entries: Sequence[Entry]) -> list[Path]:
-    """Write loss.svg and, if there are pictures to show, captions.png. Returns their paths."""
+    """Write loss.svg and, if there are images to show, captions.png.
+
+    Args:
+        folder: to write to.
+        history: one entry per epoch, as metrics.jsonl has them.
+        entries: images, their captions, and whether these are true (None: not known).
+
+    Returns:
+        The paths written.
+    """
     paths = [folder / "loss.svg"]
     supervised = [line for line in history if "train_loss" in line]
     write_text(paths[0], document(LOSS, loss_curves(supervised)))
@@ -27,21 +36,26 @@ def write_report(folder: Path, history: Sequence[dict], entries: Sequence[Entry]
 
 
 def contact_sheet(entries: Iterable[Entry], columns: int = 4) -> Image.Image:
-    """EvaluationSet with a caption under each. entries: picture, caption, and whether the caption is
-    true (its colour says so), or None where that is not known."""
+    """Draw images in a grid, each with its caption below.
+
+    Args:
+        entries: images, their captions, and whether these are true: the caption is green, red, or
+            grey where this is None.
+        columns: images per row.
+    """
     entries = list(entries)
     side, gap, lines, font_size, scale = 224, 16, 3, 15, 2
     height = side + lines * (font_size + 5) + gap
     rows = math.ceil(len(entries) / columns)
     size = (columns * (side + gap) + gap) * scale, (rows * height + gap) * scale
-    image = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(image)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(font_size * scale)
-    for place, (picture, caption, true) in enumerate(entries):
+    for place, (image, caption, true) in enumerate(entries):
         x = (gap + place % columns * (side + gap)) * scale
         y = (gap + place // columns * height) * scale
-        image.paste(picture.resize((side * scale, side * scale), Image.Resampling.LANCZOS), (x, y))
+        sheet.paste(image.resize((side * scale, side * scale), Image.Resampling.LANCZOS), (x, y))
         wrapped = "\n".join(textwrap.wrap(caption or "(no words)", 31, max_lines=lines))
         colour = INK if true is None else RIGHT if true else WRONG
         draw.text((x, y + (side + 6) * scale), wrapped, colour, font, spacing=4 * scale)
-    return image
+    return sheet

@@ -15,14 +15,17 @@ from minicap.generation.generate import encoder_warnings, generate
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
 
-BATCH = 256  # images that are captioned together
+BATCH = 256  # images captioned together
 
 
 def check_features(models: Sequence[Model], images: EvaluationSet) -> list[str]:
-    """Warnings about whether the models were trained on such features.
+    """Check that the models can use the images' features.
+
+    Returns:
+        Warnings, if it is not certain that the models were trained on such features.
 
     Raises:
-        UserError: images without features, or with those of another encoder than the models'.
+        UserError: the images have no features, or those of another encoder than the models'.
     """
     if images.features is None:
         raise UserError("the model needs the images' features: name them with --features")
@@ -35,27 +38,30 @@ def predict(
     config: GenerationConfig,
     rng: numpy.random.Generator,
 ) -> list[list[Prediction]]:
-    """Generate the candidates for each image, best first.
+    """Generate captions for each image.
 
     Args:
-        models: generate together.
+        models: one, or several that generate together.
         images: with features that `check_features` accepts.
         config: how to generate.
         rng: for sampling.
+
+    Returns:
+        The candidates for each image, best first.
     """
     features = images.features
     assert features is not None
     predictions = []
     with tqdm(total=len(features), unit="image", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(features), BATCH):
-            some = features[start : start + BATCH]
-            for captions in generate(models, some, config, rng=rng):
+            batch = features[start : start + BATCH]
+            for captions in generate(models, batch, config, rng=rng):
                 predictions.append([as_prediction(models[0].vocabulary, c) for c in captions])
                 bar.update()
     return predictions
 
 
 def as_prediction(vocabulary: Vocabulary, caption: Caption) -> Prediction:
-    """A caption as words and probabilities."""
+    """Convert token ids and log-probabilities to text and probabilities."""
     probabilities = numpy.exp(caption.log_probabilities).tolist()
     return Prediction(vocabulary.decode(caption.ids), probabilities, caption.score)

@@ -1,40 +1,40 @@
-"""Drawings for a page: their colours, light or dark, come from its style sheet."""
+"""Charts as SVG. Their colours, light or dark, come from the page's style sheet."""
 
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from minicap.evaluation.html import Html, tag, together
+from minicap.evaluation.html import Html, join, tag
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 230, 40, 14, 12, 32
 LOSS = "Loss in nats per word, by epoch"
-BIN, BINS = 10, 16  # of the histogram; the last has all above
+BIN_WIDTH, BINS = 10, 16  # of the histogram; the last bin has all higher scores
 
 
 def style_sheet() -> Html:
-    """The colours and sizes of pages and drawings."""
+    """Read the style sheet of pages and charts."""
     return Html((Path(__file__).parent / "html_report.css").read_text(encoding="utf-8"))
 
 
-def drawing(title: str, shapes: Iterable, **attributes: str) -> Html:
-    """Shapes in the common frame."""
-    frame = f"0 0 {WIDTH} {HEIGHT}"
-    return tag("svg", shapes, view_box=frame, role="img", aria_label=title, **attributes)
+def chart(title: str, shapes: Iterable, **attributes: str) -> Html:
+    """Put shapes into an svg element of the common size."""
+    view_box = f"0 0 {WIDTH} {HEIGHT}"
+    return tag("svg", shapes, view_box=view_box, role="img", aria_label=title, **attributes)
 
 
 def document(title: str, shapes: Html) -> str:
-    """A drawing as a file of its own."""
+    """Make a chart that is a file of its own."""
     name_space = "http://www.w3.org/2000/svg"
-    return drawing(title, [tag("style", style_sheet()), shapes], xmlns=name_space) + "\n"
+    return chart(title, [tag("style", style_sheet()), shapes], xmlns=name_space) + "\n"
 
 
 def figure(title: str, shapes: Iterable) -> Html:
-    """A drawing on a page, under its title."""
-    return tag("figure", tag("figcaption", title), drawing(title, shapes))
+    """Make a chart on a page, under its title."""
+    return tag("figure", tag("figcaption", title), chart(title, shapes))
 
 
 def ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Round numbers within [low, high], `about` so many of them."""
+    """Choose round numbers within [low, high], about this many."""
     raw = max(high - low, 1e-9) / about
     power = 10 ** math.floor(math.log10(raw))
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= raw)
@@ -43,7 +43,7 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> Html:
-    """From one point to another."""
+    """Draw a line between two points."""
     ends = {
         name: round(value, 1) for name, value in zip(("x1", "y1", "x2", "y2"), (x1, y1, x2, y2))
     }
@@ -51,17 +51,24 @@ def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> Ht
 
 
 def label(text: str, x: float, y: float, anchor: str = "middle") -> Html:
-    """Words, or a number."""
+    """Draw a text."""
     return tag("text", text, x=round(x, 1), y=round(y, 1), text_anchor=anchor)
 
 
-def level(text: str, y: float) -> list[Html]:
-    """A line across at height y, and what it stands for."""
+def grid_line(text: str, y: float) -> list[Html]:
+    """Draw a labelled horizontal line at height y."""
     return [line(LEFT, y, WIDTH - RIGHT, y, class_="grid"), label(text, LEFT - 6, y + 4, "end")]
 
 
 def loss_curves(history: Sequence[dict]) -> Html:
-    """The shapes of both loss curves: train and dev loss against epochs, one or more."""
+    """Draw the training and the dev loss.
+
+    Args:
+        history: one epoch or more, each with "epoch", "train_loss" and "dev_loss".
+
+    Returns:
+        The shapes, for `document` or `figure`.
+    """
     losses = [epoch[key] for epoch in history for key in ("train_loss", "dev_loss")]
     margin = 0.05 * (max(losses) - min(losses)) + 1e-6
     low, high = min(losses) - margin, max(losses) + margin
@@ -72,7 +79,7 @@ def loss_curves(history: Sequence[dict]) -> Html:
         y = TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM)
         return round(x, 1), round(y, 1)
 
-    shapes: list = [level(f"{loss:.4g}", at(first, loss)[1]) for loss in ticks(low, high)]
+    shapes: list = [grid_line(f"{loss:.4g}", at(first, loss)[1]) for loss in ticks(low, high)]
     for epoch in ticks(first, last, 6):
         if epoch == int(epoch):
             shapes.append(label(f"{epoch:.0f}", at(epoch, low)[0], HEIGHT - 14))
@@ -86,24 +93,28 @@ def loss_curves(history: Sequence[dict]) -> Html:
         shapes.append(label(name, WIDTH - 120, y, "start"))
     x, y = at(best["epoch"], best["dev_loss"])
     shapes.append(tag("circle", cx=x, cy=y, r=4, class_="warm"))
-    return together(shapes)
+    return join(shapes)
 
 
 def histogram(cider: Sequence[float]) -> Html:
-    """How many pictures have which CIDEr, times 100."""
+    """Draw how many images have which CIDEr, times 100.
+
+    Args:
+        cider: the score of each image, from 0 to 10.
+    """
     counts = [0] * BINS
     for score in cider:
-        counts[min(BINS - 1, int(100 * score / BIN))] += 1
-    wide, floor = (WIDTH - LEFT - RIGHT) / BINS, HEIGHT - BOTTOM
-    scale = (floor - TOP) / max(counts)
+        counts[min(BINS - 1, int(100 * score / BIN_WIDTH))] += 1
+    width, bottom = (WIDTH - LEFT - RIGHT) / BINS, HEIGHT - BOTTOM
+    scale = (bottom - TOP) / max(counts)
     marks = [count for count in ticks(0, max(counts), 4) if count == int(count)]
-    shapes: list = [level(f"{count:,.0f}", floor - count * scale) for count in marks]
+    shapes: list = [grid_line(f"{count:,.0f}", bottom - count * scale) for count in marks]
     for place, count in enumerate(counts):
-        x, tall = LEFT + place * wide, count * scale
-        sides = {"x": x + 1, "y": floor - tall, "width": wide - 2, "height": tall}
+        x, height = LEFT + place * width, count * scale
+        sides = {"x": x + 1, "y": bottom - height, "width": width - 2, "height": height}
         sides = {name: round(value, 1) for name, value in sides.items()}
         shapes.append(tag("rect", tag("title", f"{count:,}"), **sides))
         if place % 5 == 0:
-            above = "+" if place == BINS - 1 else ""
-            shapes.append(label(f"{place * BIN}{above}", x, HEIGHT - 14))
-    return figure("EvaluationSet by their CIDEr", shapes)
+            plus = "+" if place == BINS - 1 else ""
+            shapes.append(label(f"{place * BIN_WIDTH}{plus}", x, HEIGHT - 14))
+    return figure("Images by CIDEr", shapes)

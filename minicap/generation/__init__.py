@@ -1,0 +1,1 @@
+"""Caption generation: beam search, greedy decoding and sampling."""

@@ -1,14 +1,14 @@
 """Beam search, greedy decoding and sampling, for many images at once, in one loop.
 
-The loop holds hypotheses, which are unfinished captions, and extends each by one word at a time.
-Beam search keeps the best few of each image. Greedy decoding is beam search with a beam of one, and
-so is sampling, except that the word is drawn at random.
+The loop extends hypotheses, which are unfinished captions, by one word at a time. Beam search keeps
+the best few of each image. Greedy decoding is beam search with a beam of one, and so is sampling,
+except that the next word is random.
 """
 
 import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 from numpy.lib.stride_tricks import sliding_window_view
@@ -28,7 +28,7 @@ class Caption:
     Attributes:
         ids: its words, without #START# and #END#.
         log_probabilities: of each word and, if it was generated, of #END#, in nats. They are the
-            model's, whatever was banned or sampled.
+            model's own: bans and temperature do not change them.
         score: their sum divided by (their number)**length_penalty.
     """
 
@@ -41,17 +41,17 @@ class Caption:
 class Hypotheses:
     """R hypotheses, one per row of each array, on the host."""
 
-    image: numpy.ndarray  # (R,) which image each belongs to
+    image: numpy.ndarray  # (R,) the image's number
     words: numpy.ndarray  # (R, T) ids, #END# included
     log_probabilities: numpy.ndarray  # (R, T)
-    length: numpy.ndarray  # (R,) how many words there are so far
+    length: numpy.ndarray  # (R,) number of words so far
     finished: numpy.ndarray  # (R,) booleans
 
     def __getitem__(self, rows: numpy.ndarray) -> "Hypotheses":
         return Hypotheses(*(array[rows] for array in vars(self).values()))
 
     def scores(self, length_penalty: float) -> numpy.ndarray:
-        """Log-probability / length**length_penalty, (R,)."""
+        """Compute log-probability / length**length_penalty, (R,)."""
         total = self.log_probabilities.sum(axis=1)
         return total / numpy.maximum(self.length, 1) ** length_penalty
 
@@ -66,30 +66,34 @@ def beam_search(
 ) -> list[list[Caption]]:
     """Generate captions for N images.
 
-    Several decoders generate as one, whose log-probabilities are the mean of theirs, normalised
-    again (a product of experts, Hinton 1999). Softmax ignores a constant added to all logits, so
-    that is the softmax of their mean logits.
+    Several decoders form an ensemble. Its log-probabilities are the mean of theirs, renormalised (a
+    product of experts, Hinton 1999). Because softmax ignores a constant added to all logits, this
+    is the softmax of the mean logits.
 
-    Images are divided into groups, over as many threads as BLAS may use. Only the last bits of an
-    image's numbers depend on its group; what is sampled for it does not.
+    Groups of images run in parallel, on as many threads as BLAS may use. The group changes an
+    image's numbers in the last bits only, and not its random numbers.
 
     Args:
         decoders: one, or several that share a vocabulary.
-        features: for each decoder (N, F), scaled, on its device.
-        constraints: on the captions; its `prefix` is `config.prefix` as ids.
+        features: for each decoder, (N, F), scaled, on its device.
+        constraints: limits on the captions; its `prefix` is `config.prefix` as ids.
         config: how to generate.
-        count: how many captions to sample; the beam is at least this wide.
-        rng: for sampling.
+        count: number of samples, or minimum beam size.
+        rng: random number generator for sampling.
 
     Returns:
         The captions of each image: the final beam, best first, or the samples in order.
+
+    Raises:
+        ValueError: sampling without `rng`.
     """
     xp = array_module(features[0])
     last = [decoder.parameters["token_logits"] for decoder in decoders]
     Wb = xp.concatenate([*(layer[:-1] for layer in last), sum(layer[-1:] for layer in last)])
-    Wb /= len(decoders)  # applied to all outputs side by side, it gives the mean logits
+    Wb /= len(decoders)  # projects the concatenated inputs of the last layers to the mean logits
     sampling = config.temperature > 0
     beam_size, copies = (1, count) if sampling else (max(config.beam_size, count), 1)
+    beam = replace(config, beam_size=beam_size)
     images = numpy.arange(len(features[0])).repeat(copies)
     uniform = None
     if sampling:
@@ -100,22 +104,23 @@ def beam_search(
     def search(group: numpy.ndarray) -> list[list[Caption]]:
         rows = to_device(images[group], xp)
         samples = None if uniform is None else uniform[group]
-        own = [f[rows] for f in features]
-        return _search(decoders, Wb, own, constraints, config, beam_size, samples)
+        of_group = [f[rows] for f in features]
+        return _search(decoders, Wb, of_group, constraints, beam, samples)
 
     groups = -(-len(images) * beam_size // (GROUP if xp is numpy else GROUP_ON_GPU))
     threads = min(groups, _blas_threads()) if xp is numpy else 1
     if threads > 1:
-        groups = -(-groups // threads) * threads  # the same number for each thread
+        groups = -(-groups // threads) * threads  # each thread gets the same number
         with one_blas_thread, ThreadPoolExecutor(threads) as pool:
             found = pool.map(search, numpy.array_split(numpy.arange(len(images)), groups))
     else:
         found = map(search, numpy.array_split(numpy.arange(len(images)), max(groups, 1)))
-    captions = [some for group in found for some in group]
+    captions = [of_image for group in found for of_image in group]
     return [sum(captions[n : n + copies], []) for n in range(0, len(captions), copies)]
 
 
 def _blas_threads() -> int:
+    """The number of threads that BLAS may use."""
     return max((library.num_threads for library in blas().lib_controllers), default=1)
 
 
@@ -125,17 +130,16 @@ def _search(
     features: Sequence[Array],
     constraints: Constraints,
     config: GenerationConfig,
-    beam_size: int,
     uniform: numpy.ndarray | None,
 ) -> list[list[Caption]]:
     """Generate the captions of one group of N images.
 
-    In each step, every unfinished hypothesis is extended by each word that could be among the best
-    of its image. Of these candidates and the finished hypotheses, the best `beam_size` stay.
+    Each step extends every unfinished hypothesis by its `beam_size` likeliest words. Of these
+    candidates and the finished hypotheses, each image keeps the best `beam_size`.
 
     Args:
-        Wb: the decoders' last layers as one.
-        uniform: None, or uniform samples (N, max_words) that choose the words.
+        Wb: the decoders' last layers, joined into one.
+        uniform: (N, max_words) uniform samples in [0, 1) for sampling, else None.
     """
     N, xp = len(features[0]), array_module(Wb)
     states = [decoder.initial_state(f) for decoder, f in zip(decoders, features, strict=True)]
@@ -150,7 +154,7 @@ def _search(
         unfinished = numpy.flatnonzero(~beam.finished)
         if not len(unfinished):
             break
-        words = to_device(beam.words[unfinished, step - 1], xp)  # at step 0 still #START#
+        words = to_device(beam.words[unfinished, step - 1], xp)  # at step 0: #START#
         stepped = [
             decoder.step(words, state) for decoder, state in zip(decoders, states, strict=True)
         ]
@@ -160,13 +164,13 @@ def _search(
         if step < len(constraints.prefix):
             choose = functools.partial(forced_token, constraints.prefix[step])
         elif uniform is None:
-            choose = functools.partial(likeliest, min(beam_size, Wb.shape[1]))
+            choose = functools.partial(likeliest, min(config.beam_size, Wb.shape[1]))
         else:
             u = to_device(uniform[beam.image[unfinished], step].astype(y.dtype), xp)
             choose = functools.partial(sample, u, config.temperature, config.top_k, config.top_p)
         ids, log_probabilities = map(to_host, extensions(y, Wb, bans, choose))
         possible = numpy.isfinite(log_probabilities)
-        beam.finished[unfinished[~possible.any(axis=1)]] = True  # everything is banned
+        beam.finished[unfinished[~possible.any(axis=1)]] = True  # every word is banned
 
         finished = numpy.flatnonzero(beam.finished)
         row, place = numpy.nonzero(possible)
@@ -181,10 +185,10 @@ def _search(
         order = numpy.lexsort((-candidates.scores(config.length_penalty), candidates.image))
         image = candidates.image[order]
         rank = numpy.arange(len(order)) - numpy.searchsorted(image, image)
-        order = order[rank < beam_size]
+        order = order[rank < config.beam_size]
         beam = candidates[order]
         row = numpy.concatenate([numpy.zeros_like(finished), row])[order][~beam.finished]
-        row = to_device(row, xp)  # the state that each unfinished hypothesis continues from
+        row = to_device(row, xp)  # which state each unfinished hypothesis continues
         states = [tuple(array[row] for array in state) for _, state in stepped]
 
     captions: list[list[Caption]] = [[] for _ in range(N)]
@@ -201,7 +205,7 @@ def _search(
 def _banned_ids(
     words: numpy.ndarray, constraints: Constraints, config: GenerationConfig
 ) -> numpy.ndarray:
-    """The ids that may not extend each of R hypotheses, (R, any). words: (R, t), so far."""
+    """List the ids that may not extend each of R hypotheses, (R, any). words: (R, t), so far."""
     R, t = words.shape
     if t < len(constraints.prefix):
         return numpy.empty((R, 0), dtype=int)

@@ -1,4 +1,4 @@
-"""How captions are generated, and what a caption may be."""
+"""Configuration of generation: the user's options, and constraints as token ids."""
 
 import math
 from collections.abc import Sequence
@@ -9,25 +9,25 @@ from minicap.utils.errors import UserError
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How captions are generated. Each field is an option of the commands that generate."""
+    """How to generate captions. Each field is an option of `minicap caption` and `evaluate`."""
 
     beam_size: int = 5
-    """hypotheses that beam search keeps for each image (1: greedy decoding)"""
+    """number of hypotheses that beam search keeps for each image (1: greedy decoding)"""
     length_penalty: float = 0.7
-    """captions are ranked by log-probability / length**length_penalty, with the end counted as a
-    token (0: prefers short captions; 1: the mean log-probability)"""
+    """rank captions by log-probability / length**length_penalty, where length counts the end token
+    (0: log-probability alone, which prefers short captions; 1: the mean log-probability)"""
     temperature: float = 0.0
     """0: beam search; above 0: sample each word from softmax(logits / temperature)"""
     top_k: int = 0
-    """sample only from this many of the likeliest words (0: all)"""
+    """sample from this many of the likeliest words only (0: all)"""
     top_p: float = 1.0
-    """sample only from the smallest set of likeliest words with this probability together"""
+    """sample from the smallest set of likeliest words with this total probability only"""
     no_repeat_ngram_size: int = 0
-    """no n-gram of this many words occurs twice in a caption (0: no limit)"""
+    """n-grams of this many words occur only once in a caption (0: no limit)"""
     min_length: int = 0
     """minimum number of words in a caption"""
     prefix: str = ""
-    """words that every caption begins with"""
+    """words that each caption starts with"""
 
     def check(self) -> None:
         """Raise UserError, naming the option, for a value out of range."""
@@ -51,13 +51,14 @@ BEAM, GREEDY = GenerationConfig(), GenerationConfig(beam_size=1)
 
 @dataclass(frozen=True)
 class Constraints:
-    """What a caption may be, as token ids.
+    """Limits on a caption, as token ids.
 
     Attributes:
-        start, end: the ids of #START# and #END#.
-        banned: ids never generated, besides `start`.
+        start: id of #START#, which is never generated.
+        end: id of #END#.
+        banned: other ids that are never generated.
         max_words: maximum number of words, #END# included.
-        prefix: ids of the words it begins with.
+        prefix: ids of the words that the caption starts with.
     """
 
     start: int

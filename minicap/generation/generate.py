@@ -1,7 +1,4 @@
-"""From features to captions: scale, decode, and turn ids into words.
-
-One model generates alone; several that share a vocabulary generate together, as an ensemble.
-"""
+"""Generate captions from an encoder's features with one model or an ensemble."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,29 +14,37 @@ from minicap.utils.errors import UserError
 
 
 def check_vocabularies(models: Sequence[Model]) -> None:
-    """Raise UserError unless all models have the vocabulary of the first."""
+    """Check that models can form an ensemble.
+
+    Raises:
+        UserError: a model's vocabulary is not that of the first.
+    """
     for number, other in enumerate(models[1:], 2):
         if difference := models[0].vocabulary.difference(other.vocabulary):
             raise UserError(
-                f"an ensemble needs models with the same words, and the first and number {number} "
-                f"differ: {difference}"
+                f"the models of an ensemble need the same vocabulary, but the first and number "
+                f"{number} differ: {difference}"
             )
 
 
 def encoder_warnings(models: Sequence[Model], encoder: Mapping, width: int) -> list[str]:
-    """The models' different warnings about such features. (See Model.check_encoder.)"""
+    """Collect the models' warnings about features, each once (see Model.check_encoder)."""
     warnings = [model.check_encoder(encoder, width) for model in models]
     return list(dict.fromkeys(filter(None, warnings)))
 
 
 def scaled_for(model: Model, features: Array) -> Array:
-    """Features (N, F), as an encoder returns them, as this model was trained on them, on its
-    device."""
+    """Scale features as in a model's training, on the model's device.
+
+    Args:
+        model: the model.
+        features: (N, F), as the encoder returns them, on any device.
+    """
     xp = array_module(model.decoder.parameters["lstm"])
     if array_module(features) is not xp:
         features = to_device(to_host(features), xp)
-    parts = {name: a for name, a in vars(model.scaling).items() if a is not None}
-    return Scaling(**{name: to_device(a, xp) for name, a in parts.items()})(features)
+    arrays = {name: a for name, a in vars(model.scaling).items() if a is not None}
+    return Scaling(**{name: to_device(a, xp) for name, a in arrays.items()})(features)
 
 
 def generate(
@@ -49,21 +54,21 @@ def generate(
     count: int = 1,
     rng: numpy.random.Generator | None = None,
 ) -> list[list[Caption]]:
-    """Generate captions for N photos.
+    """Generate captions for N images.
 
     Args:
-        models: one, or several that share a vocabulary and generate together.
-        features: (N, F) the photos' features, as the encoder returns them.
+        models: one model, or an ensemble (see `beam_search`).
+        features: (N, F), as the encoder returns them.
         config: how to generate.
-        count: how many captions to sample; the beam is at least this wide.
-        rng: for sampling.
+        count: number of samples, or minimum beam size.
+        rng: random number generator for sampling.
 
     Returns:
-        For each photo all captions of its beam, best first, or `count` samples.
+        For each image, the captions of its final beam, best first, or `count` samples.
 
     Raises:
-        UserError: different vocabularies; a setting that GenerationConfig.check refuses; a `prefix` with words the
-            models do not know; captions longer than the models' limit.
+        UserError: the models' vocabularies differ; an option is out of range; `prefix` has words
+            that are not in the vocabulary, or is longer than the models' captions.
     """
     check_vocabularies(models)
     config.check()
@@ -73,7 +78,7 @@ def generate(
     unknown = [word for word in prefix if word not in v.ids]
     if unknown:
         raise UserError(
-            f"--prefix: not among the {len(v):,} words of the model: {', '.join(unknown)}"
+            f"--prefix: not in the model's vocabulary of {len(v):,} words: {', '.join(unknown)}"
         )
     for name, words in ("prefix", len(prefix)), ("min-length", config.min_length):
         if words > max_words:
@@ -97,6 +102,6 @@ def generate_text(
     config: GenerationConfig = GREEDY,
     rng: numpy.random.Generator | None = None,
 ) -> list[str]:
-    """The best caption of each photo, or one that is sampled, as words. (See `generate`.)"""
+    """Generate one caption for each image, the best or a sample, as text (see `generate`)."""
     found = generate(models, features, config, rng=rng)
     return [models[0].vocabulary.decode(captions[0].ids) for captions in found]

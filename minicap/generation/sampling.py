@@ -5,12 +5,10 @@ from collections.abc import Callable
 
 from minicap.backend import Array, array_module
 
-BELOW_1 = (
-    1 - 2**-23
-)  # the largest uniform sample: times any sum, it is below the sum in float32 too
+BELOW_1 = 1 - 2**-23  # the largest uniform sample: even in float32, a sum times this is smaller
 
-# Takes logits (R, V), -inf for banned words. Returns the chosen ids and their logits, both (R, k).
-# Leaves the logits as they were.
+# From logits (R, V), -inf for banned words, chooses ids and returns them with their logits, both
+# (R, k). It leaves the logits as they were.
 Choice = Callable[[Array], tuple[Array, Array]]
 
 
@@ -18,36 +16,43 @@ def extensions(y: Array, Wb: Array, bans: Array, choose: Choice) -> tuple[Array,
     """Choose the words that may extend each of R hypotheses.
 
     Args:
-        y: (R, I) the decoder's outputs.
-        Wb: (I + 1, V) the last layer, bias last.
-        bans: (R, any) ids that are not chosen. They keep their part of the probability: the other
-            words' probabilities are those of training.
-        choose: the choice from logits.
+        y: (R, I), the inputs of the last layer.
+        Wb: (I + 1, V), the last layer, bias last.
+        bans: (R, any) ids that may not be chosen. They still count in the softmax, so the other
+            words have the probabilities of training.
+        choose: picks words by their logits.
 
     Returns:
-        Ids (R, k) and their log-probabilities (R, k), -inf where there is no word left.
+        Ids (R, k) and their log-probabilities (R, k), -inf where no word is left.
     """
     xp = array_module(y)
-    y1 = xp.ones((y.shape[0], Wb.shape[0]), dtype=y.dtype)  # the bias rides as a column of ones
+    y1 = xp.ones((y.shape[0], Wb.shape[0]), dtype=y.dtype)  # 1s multiply the bias
     y1[:, :-1] = y
-    e = y1 @ Wb  # 1: the logits. All that follows is done in their place: they are long
+    e = y1 @ Wb  # 1: the logits, a large array, so everything below is done in place
     every = xp.arange(y.shape[0])[:, None]
-    barred = e[every, bans]
+    banned = e[every, bans]
     e[every, bans] = -math.inf
     ids, values = choose(e)  # 2
-    e[every, bans] = barred
+    e[every, bans] = banned
     top = e.max(axis=1)[:, None]
     e -= top
     xp.exp(e, out=e)  # 3
-    s = e @ xp.ones(e.shape[1], dtype=e.dtype)  # 4: as a product the sum takes half the time
+    s = e @ xp.ones(e.shape[1], dtype=e.dtype)  # 4: a sum as a GEMM takes half the time
     return ids, values - top - xp.log(s)[:, None]
 
 
 def likeliest(k: int, logits: Array) -> tuple[Array, Array]:
     """Choose the k words of each row with the highest logits, highest first.
 
-    Each is removed while the next is looked for: for a few words that is much faster than a
+    Each is set to -inf while the next is found. For a few words, that is much faster than a
     partition.
+
+    Args:
+        k: number of words.
+        logits: (R, V); unchanged on return.
+
+    Returns:
+        Ids (R, k) and their logits (R, k).
     """
     xp = array_module(logits)
     every = xp.arange(len(logits))
@@ -57,13 +62,21 @@ def likeliest(k: int, logits: Array) -> tuple[Array, Array]:
         ids[:, place] = best = logits.argmax(axis=1)
         values[:, place] = logits[every, best]
         logits[every, best] = -math.inf
-    for place in reversed(range(k)):  # first found, last restored: where there is no word left,
-        logits[every, ids[:, place]] = values[:, place]  # a word is found twice, at -inf
+    for place in reversed(range(k)):  # where no word is left, one is found twice, at -inf later
+        logits[every, ids[:, place]] = values[:, place]
     return ids, values
 
 
 def forced_token(word: int, logits: Array) -> tuple[Array, Array]:
-    """Choose this word in each row."""
+    """Choose the same word in each row, banned or not.
+
+    Args:
+        word: its id.
+        logits: (R, V).
+
+    Returns:
+        Ids (R, 1) and their logits (R, 1).
+    """
     ids = array_module(logits).full((len(logits), 1), word)
     return ids, logits[:, word : word + 1].copy()
 
@@ -78,16 +91,19 @@ def sample(
         temperature: greater than 0.
         top_k, top_p: see `nucleus`.
         logits: (R, V).
+
+    Returns:
+        Ids (R, 1) and their logits (R, 1), -inf where no word is left.
     """
     xp = array_module(logits)
     R, V = logits.shape
-    top = xp.maximum(logits.max(axis=1), -1e30)[:, None]  # finite, even where all is banned
-    p = xp.exp((logits - top) / max(temperature, 1e-30))  # float32 knows no 1e-60
+    top = xp.maximum(logits.max(axis=1), -1e30)[:, None]  # finite, even if every word is banned
+    p = xp.exp((logits - top) / max(temperature, 1e-30))  # float32 would round 1e-60 to 0
     if top_k or top_p < 1:
         p = p * nucleus(p, top_k, top_p)
-    # The word where the cumulative sum of p exceeds uniform * sum. It is found in two stages: among
-    # the sums of about sqrt(V) blocks, then within that block. One cumulative sum over V takes ten
-    # times as long.
+    # Inverse transform sampling: find the word where the cumulative sum of p exceeds uniform * sum.
+    # First find the block of about sqrt(V) words, then the word in it: one cumulative sum over V
+    # would take ten times as long.
     side = math.isqrt(V - 1) + 1
     blocks = xp.zeros((R, side * side), dtype=p.dtype)
     blocks[:, :V] = p
@@ -100,26 +116,26 @@ def sample(
 
 
 def _inverse_cdf(p: Array, uniform: Array) -> tuple[Array, Array]:
-    """Where each row's cumulative sum exceeds uniform * sum, (R,); and how far into that place's
-    own p, from 0 to 1, (R,): again a uniform sample."""
+    """Find where each row's cumulative sum exceeds uniform * sum, (R,), and how far into that
+    place's p, from 0 to 1, (R,), which is a uniform sample again."""
     xp = array_module(p)
     cumulative = p.cumsum(axis=1)
     target = uniform * cumulative[:, -1]
     place = (cumulative <= target[:, None]).sum(axis=1)
-    place = xp.minimum(place, p.shape[1] - 1)  # only where p is 0 throughout
+    place = xp.minimum(place, p.shape[1] - 1)  # in case all p are 0
     rows = xp.arange(p.shape[0])
     rest = 1 - (cumulative[rows, place] - target) / xp.maximum(p[rows, place], 1e-37)
     return place, xp.minimum(xp.maximum(rest, 0), BELOW_1)
 
 
 def nucleus(p: Array, top_k: int, top_p: float) -> Array:
-    """Find the words that may be sampled. Ties with the last of them may be sampled too.
+    """Find the words that top-k and nucleus sampling keep, ties with the last one included.
 
     Args:
-        p: (R, V) probabilities, each row up to a factor.
-        top_k: the k likeliest, 0 for all (Fan et al. 2018).
-        top_p: of these the fewest, likeliest first, that together have at least this part of their
-            probability (nucleus sampling, Holtzman et al. 2020).
+        p: (R, V) probabilities; rows need not be normalised.
+        top_k: keep the k likeliest words; 0 for all (Fan et al. 2018).
+        top_p: of these, keep the smallest set of likeliest words that has at least this fraction
+            of their probability (nucleus sampling, Holtzman et al. 2020).
 
     Returns:
         (R, V) booleans.

@@ -1,0 +1,1 @@
+"""The captioning model: architecture, parameters, masks and files."""

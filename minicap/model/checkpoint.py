@@ -1,8 +1,8 @@
-"""Saving and loading: safetensors with a JSON description and a SHA-256 over both.
+"""Model and run files: safetensors with a JSON description and a SHA-256 of both.
 
-No pickle. safetensors 0.8.0 writes arrays that are not C-contiguous in the wrong order and does
-not notice flipped bits, in silence both times; so arrays are made contiguous here, and a hash of
-all names, shapes, numbers and the description is checked before anything is used.
+Nothing is pickled. safetensors 0.8.0 silently saves arrays that are not C-contiguous in the wrong
+order, and silently loads flipped bits. So arrays are made contiguous here, and a hash of all names,
+shapes, numbers and the description is checked before anything is used.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy
 from safetensors import SafetensorError, safe_open
@@ -22,8 +23,11 @@ from minicap.utils.renamed import REMOVED, RENAMED, option
 
 FORMAT = 2
 
+Built = TypeVar("Built")
+
 
 def _digest(arrays: dict[str, numpy.ndarray], description: str) -> str:
+    """SHA-256 of everything in the file, in hex."""
     digest = hashlib.sha256(description.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -32,35 +36,52 @@ def _digest(arrays: dict[str, numpy.ndarray], description: str) -> str:
     return digest.hexdigest()
 
 
-def _plain(array: numpy.ndarray) -> numpy.ndarray:
-    """The same numbers, contiguous and in this machine's byte order."""
+def _contiguous(array: numpy.ndarray) -> numpy.ndarray:
+    """Copy an array if it is not contiguous or not in this machine's byte order."""
     return numpy.asarray(array, array.dtype.newbyteorder("="), order="C")
 
 
-def save(path: Path, kind: str, arrays: dict[str, numpy.ndarray], description: dict) -> None:
-    """Replace the file at `path`, all or nothing.
+def save(
+    path: Path, kind: str, arrays: Mapping[str, numpy.ndarray], description: Mapping[str, Any]
+) -> None:
+    """Write a file atomically: `path` has either its old or its new contents.
 
-    kind: "model" or "run", asked for again when loading; arrays: host arrays by name;
-    description: whatever JSON can say. UserError when it cannot be written (a full disk).
+    Args:
+        path: the file, which is replaced if it exists.
+        kind: "model" or "run"; `load` checks it.
+        arrays: arrays on the host, by name.
+        description: anything JSON can represent.
+
+    Raises:
+        UserError: the file cannot be written (a full disk, for example).
+        ValueError: the description contains NaN or infinity.
     """
-    arrays = {name: _plain(array) for name, array in arrays.items()}
+    contiguous = {name: _contiguous(array) for name, array in arrays.items()}
     text = json.dumps({"format": FORMAT, "kind": kind, **description}, allow_nan=False)
-    metadata = {"minicap": text, "sha256": _digest(arrays, text)}
+    metadata = {"minicap": text, "sha256": _digest(contiguous, text)}
     with replacing(path) as temporary:
         try:
-            save_file(arrays, temporary, metadata)
-        except SafetensorError as error:  # it wraps the operating system's own error
+            save_file(contiguous, temporary, metadata)
+        except SafetensorError as error:  # it wraps an OSError
             raise OSError(str(error)) from error
 
 
-def load(path: Path, kind: str) -> tuple[dict[str, numpy.ndarray], dict]:
-    """What `save` wrote: arrays by name and the description.
+def load(path: Path, kind: str) -> tuple[dict[str, numpy.ndarray], dict[str, Any]]:
+    """Read a file that `save` wrote, in this format or an older one.
 
-    UserError: no file, a truncated or changed one, one that minicap did not write or of another
-    kind or a newer format.
+    Args:
+        path: the file.
+        kind: "model" or "run", whichever is expected.
+
+    Returns:
+        The arrays by name, and the description in the current format.
+
+    Raises:
+        UserError: there is no such file; it is truncated or damaged; minicap did not write it; it
+            is of another kind or a newer format.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the minicap {kind} in it")
+        raise UserError(f"{path}: this is a folder; name the minicap {kind} file in it")
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a minicap {kind}")
     try:
@@ -69,47 +90,45 @@ def load(path: Path, kind: str) -> tuple[dict[str, numpy.ndarray], dict]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(
-            f"{path}: truncated, damaged, or no safetensors file at all ({error})"
+            f"{path}: truncated, damaged, or not a safetensors file ({error})"
         ) from error
     if not {"minicap", "sha256"} <= metadata.keys():
-        raise UserError(f"{path}: a safetensors file, but not one that minicap wrote")
+        raise UserError(f"{path}: a safetensors file, but not a minicap {kind}")
     if metadata["sha256"] != _digest(arrays, metadata["minicap"]):
-        raise UserError(f"{path}: damaged: its contents do not match its SHA-256; use another copy")
-    description = json.loads(metadata["minicap"])
+        raise UserError(f"{path}: damaged: its SHA-256 does not match; use another copy")
+    description: dict[str, Any] = json.loads(metadata["minicap"])
     if description["format"] not in range(1, FORMAT + 1):
         raise UserError(
-            f"{path}: format {description['format']}, this minicap reads formats 1 to {FORMAT}: "
-            "update it"
+            f"{path}: format {description['format']}, but this version of minicap reads formats "
+            f"1 to {FORMAT}: update minicap"
         )
     if description["kind"] != kind:
         raise UserError(f"{path}: this is a {description['kind']}, but a {kind} is needed here")
     return arrays, upgrade(description) if description["format"] == 1 else description
 
 
-def upgrade(about: dict) -> dict:
-    """The description of a file of format 1, as format 2 has it.
+def upgrade(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the description of a file of format 1 to format 2.
 
     Format 2 renamed options, and split a run's settings into the decoder's and the training's.
     """
-    about = dict(about)
-    if "sizes" in about:  # a model
-        sizes = renamed(about.pop("sizes"))
-        known_from_data = "vocabulary", "feature"
-        about["decoder"] = {n: v for n, v in sizes.items() if n not in known_from_data}
-        about["max_length"] = about.pop("max_length")
-    if isinstance(about.get("options"), Mapping) and "settings" in about["options"]:
-        options = renamed(about["options"])
+    new = renamed(description)
+    if "sizes" in new:  # a model
+        sizes = renamed(new.pop("sizes"))
+        from_data = "vocabulary", "feature"  # the file's other contents have these sizes
+        new["decoder"] = {n: value for n, value in sizes.items() if n not in from_data}
+    if isinstance(new.get("options"), Mapping) and "settings" in new["options"]:
+        options = renamed(new["options"])
         settings = renamed(options.pop("settings"))
-        settings["self_critical_temperature"] = settings.pop("temperature", None)
         decoder = {field.name for field in fields(DecoderConfig)}
-        options["decoder"] = {n: v for n, v in settings.items() if n in decoder}
-        options["training"] = {n: v for n, v in settings.items() if n not in decoder}
-        about["options"] = options
-    return about
+        options["decoder"] = {n: value for n, value in settings.items() if n in decoder}
+        options["training"] = {n: value for n, value in settings.items() if n not in decoder}
+        new["options"] = options
+    return new
 
 
-def renamed(options: Mapping) -> dict:
-    """Options under their new names, and the values of `image_input` and `sample_by` too."""
+def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename options from format 1, and the values of `image_input` and `sample_by` too."""
     values = {"first": "initial_state", "always": "every_step", "photos": "images"}
     new = {RENAMED.get(name, name): value for name, value in options.items()}
     for name in "image_input", "sample_by":
@@ -118,24 +137,32 @@ def renamed(options: Mapping) -> dict:
     return new
 
 
-def build(kind: type, saved: Mapping, path: Path):
-    """Build the dataclass `kind` from the options that the file at `path` was saved with.
+def build(kind: type[Built], saved: Mapping[str, Any], path: Path) -> Built:
+    """Build a dataclass from the options saved in a file.
+
+    Args:
+        kind: the dataclass.
+        saved: a value for each of its fields. Options of earlier versions are ignored if they were
+            off.
+        path: the file, for messages.
 
     Raises:
-        UserError: an option that this version does not have, or one that the file lacks, by name.
+        UserError: an option that this version does not have, or one that the file lacks.
     """
     values = dict(saved)
     for name, off in REMOVED.items():
         if values.pop(name, off) != off:
             raise UserError(
-                f"{path}: was trained with {option(name)}, which this version of minicap does not "
-                "have: train it again without it"
+                f"{path}: was trained with {option(name)}, which this version of minicap no longer "
+                "has: train it again without it"
             )
-    known = {field.name for field in fields(kind)}
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     for names, problem in (
         (values.keys() - known, "has the option {}, which this version of minicap does not know"),
         (known - values.keys(), "lacks the option {}, which this version of minicap needs"),
     ):
         if names:
-            raise UserError(f"{path}: {problem.format(min(names))}: it is of another version")
+            raise UserError(
+                f"{path}: {problem.format(min(names))}: another version of minicap wrote it"
+            )
     return kind(**values)

@@ -1,11 +1,11 @@
-"""The architecture of a decoder: what a model file stores to rebuild it."""
+"""The architecture of a decoder. It is saved with the model."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from minicap.utils.errors import UserError
 
-MAX_SIZE = 100_000  # units in a layer: more than this is a typing error
+MAX_SIZE = 100_000  # units in a layer; more is a typing error
 
 IMAGE_LAYERS = ("img_embed_to_bottleneck", "img_embed_bottleneck_to_h0")
 OUTPUT_LAYERS = ("token_logits_bottleneck",)
@@ -13,10 +13,13 @@ OUTPUT_LAYERS = ("token_logits_bottleneck",)
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes and inputs of a decoder's layers. The defaults are the original course notebook's."""
+    """Sizes and inputs of a decoder's layers. Each field is an option of `minicap train`.
+
+    The defaults are those of the original course notebook.
+    """
 
     image_bottleneck: int = 120
-    """units of the dense layer between the image features and the initial state (0: no layer)"""
+    """units of the dense layer between the image's features and the initial state (0: no layer)"""
     hidden_size: int = 300
     """units of the LSTM"""
     embedding_size: int = 100
@@ -41,7 +44,7 @@ class DecoderConfig:
 
     @property
     def image_layers(self) -> tuple[str, ...]:
-        """The dense layers from the image features to the initial state, in order."""
+        """The dense layers from the image's features to the initial state, in order."""
         return IMAGE_LAYERS if self.image_bottleneck else IMAGE_LAYERS[1:]
 
     @property
@@ -50,11 +53,15 @@ class DecoderConfig:
         return OUTPUT_LAYERS if self.logit_bottleneck else ()
 
     def shapes(self, feature_size: int, vocabulary_size: int) -> dict[str, tuple[int, int]]:
-        """The shape of each parameter, by name.
+        """Compute the shape of each parameter, by name.
 
-        Names are those of the original course notebook. Each weight matrix has its bias as its
-        last row; `lstm` is [V; U; W; b]: from the image (at every step, or no rows), from h, from
-        the word, and the bias.
+        Names are those of the original course notebook. Each weight matrix has its bias as its last
+        row. `lstm` is [V; U; W; b]: the weights of the image (if it is an input at every step), of
+        h and of the word, and the bias.
+
+        Args:
+            feature_size: number of features per image.
+            vocabulary_size: number of words.
         """
         image = feature_size if self.image_input == "every_step" else 0
         shapes = {

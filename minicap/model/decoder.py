@@ -1,15 +1,16 @@
-"""The decoder: from an image's features to the words of its caption, assembled from nn/.
+"""The decoder: generates the words of a caption from an image's features.
 
     features --dense, elu--> bottleneck --dense, elu--> h0 = c0
-    word --embedding--> LSTM (from h0, c0) --dense, elu--> bottleneck --dense--> logits of the next
+    word --embedding--> LSTM (from h0, c0) --dense, elu--> bottleneck --dense--> next word's logits
 
-As in Vinyals et al. 2015 ("Show and Tell"), except that the image is the LSTM's initial state and
-not its first input. Either bottleneck can be left out, and the LSTM can get the image at every
-step, as a second input next to the word (as in Mao et al. 2015).
+This is Vinyals et al. 2015 ("Show and Tell"), except that the image is the LSTM's initial state
+and not its first input. Either bottleneck can be left out, and the LSTM can get the image at every
+step, as a second input next to the word (Mao et al. 2015).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from minicap.backend import Array, array_module
 from minicap.data.batches import Batch
@@ -21,12 +22,14 @@ from minicap.nn.embedding import embedding
 from minicap.nn.lstm import lstm, lstm_step
 from minicap.nn.once import once
 
-State = tuple[Array, ...]  # h, c (N, H) and, with the image at every step, its projection (N, 4 H)
+State = tuple[Array, ...]  # h, c (N, H) and, if the image is an input, its projection (N, 4 H)
+Backward = Callable[..., Any]
+Allocate = Callable[..., Array]
 NO_MASKS: Mapping[str, Array] = {}
 
 
 def split_lstm(config: DecoderConfig, weights: Array) -> tuple[Array, Array, Array, Array]:
-    """The blocks of the LSTM's weights [V; U; W; b], as views.
+    """Split the LSTM's weights [V; U; W; b] into blocks, which are views.
 
     Returns:
         V (F or 0, 4 H), U (H, 4 H), [W; b] (E + 1, 4 H) and [U; W; b] (H + E + 1, 4 H).
@@ -38,11 +41,11 @@ def split_lstm(config: DecoderConfig, weights: Array) -> tuple[Array, Array, Arr
 
 @dataclass(frozen=True)
 class Decoder:
-    """An architecture with its parameters, on any device.
+    """An architecture with its parameters, on the CPU or a GPU.
 
     Attributes:
         config: the architecture.
-        parameters: by name, with the shapes that `config.shapes` returns.
+        parameters: arrays by name, with the shapes that `config.shapes` returns.
     """
 
     config: DecoderConfig
@@ -56,17 +59,17 @@ class Decoder:
         divisor: float | None = None,
         masks: Mapping[str, Array] = NO_MASKS,
         correct: Array | None = None,
-        allocate: Callable | None = None,
-    ) -> tuple[Array, Callable]:
-        """Compute the cross-entropy of a batch of captions in nats.
+        allocate: Allocate | None = None,
+    ) -> tuple[Array, Backward]:
+        """Compute the cross-entropy of a batch of captions, in nats.
 
         Args:
             batch: N captions with R words to predict, on the parameters' device.
-            divisor: what the sum over the R words, each times its weight if the batch has weights,
-                is divided by. By default R: the loss is the mean over real words.
-            masks: for dropout, from `draw_masks`.
-            correct: (R,) booleans to fill in: was the likeliest word the right one?
-            allocate: makes the large arrays (minicap.nn.workspace). They are in use until
+            divisor: the loss is the sum over the R words, each times its weight if the batch has
+                weights, divided by this. By default R: the mean over real (unpadded) words.
+            masks: dropout masks, from `draw_masks`.
+            correct: (R,) booleans to fill in: whether the likeliest word is the target.
+            allocate: makes the large arrays, like Workspace.allocate. They are in use until
                 `backward` has run.
 
         Returns:
@@ -81,8 +84,8 @@ class Decoder:
             batch.targets,
             batch.weights,
             divisor,
-            correct,
-            allocate,
+            correct=correct,
+            allocate=allocate,
         )  # 2
 
         @once
@@ -96,15 +99,15 @@ class Decoder:
         self,
         batch: Batch,
         masks: Mapping[str, Array] = NO_MASKS,
-        allocate: Callable | None = None,
-    ) -> tuple[Array, Callable]:
-        """Run everything but the last layer, for each of a batch's R inputs.
+        allocate: Allocate | None = None,
+    ) -> tuple[Array, Backward]:
+        """Run all layers but the last on each of a batch's R inputs.
 
         Args:
             batch, masks, allocate: as for `loss`.
 
         Returns:
-            y (R, I), which `token_logits` projects to the logits of the next words, and
+            y (R, I), the input of the last layer, `token_logits`; and
             ``backward(dy, gradients)``, which fills in every gradient but that of `token_logits`.
         """
         p = self.parameters
@@ -143,12 +146,17 @@ class Decoder:
 
     def dense_layers(
         self, names: Sequence[str], x: Array, masks: Mapping[str, Array] = NO_MASKS
-    ) -> tuple[Array, Callable]:
-        """Apply dense layers with an ELU, each after the dropout that `masks` has for it.
+    ) -> tuple[Array, Backward]:
+        """Apply dense layers with an ELU, each after its dropout mask, if it has one.
+
+        Args:
+            names: the layers, in order.
+            x: (R, I), the first layer's input.
+            masks: dropout masks by layer.
 
         Returns:
-            y and ``backward(dy, gradients, need_dx=True)``, which fills in the layers' gradients
-            and returns dx, or None if it is not needed.
+            y (R, O) and ``backward(dy, gradients, need_dx=True)``, which fills in the layers'
+            gradients and returns dx, or None if it is not needed.
         """
         layers = []
         for name in names:
@@ -157,8 +165,8 @@ class Decoder:
             layers.append((name, back_dropout, back_dense))
 
         @once
-        def backward(dx: Array, gradients: Mapping[str, Array], need_dx: bool = True):
-            while layers:
+        def backward(dx: Array, gradients: Mapping[str, Array], need_dx: bool = True) -> Any:
+            while layers:  # the last one first
                 name, back_dropout, back_dense = layers.pop()
                 needed = need_dx or bool(layers)
                 dx, _ = back_dense(dx, out=gradients[name], need_dx=needed)  # from 2
@@ -170,28 +178,31 @@ class Decoder:
     # Generation: one word at a time
 
     def initial_state(self, features: Array) -> State:
-        """The state before the first word. features: (N, F)."""
+        """Compute the state before the first word.
+
+        Args:
+            features: (N, F), scaled.
+        """
         h0, _ = self.dense_layers(self.config.image_layers, features)
         V, *_ = split_lstm(self.config, self.parameters["lstm"])
         return (h0, h0, features @ V) if len(V) else (h0, h0)
 
     def step(self, words: Array, state: State) -> tuple[Array, State]:
-        """Feed one word per caption.
+        """Run one word per caption through all layers but the last.
 
         Args:
             words: (N,) ids of the last words.
             state: from `initial_state` or the step before.
 
         Returns:
-            y (N, I), which `token_logits` projects to the logits of the next words, and the new
-            state.
+            y (N, I), the input of the last layer, `token_logits`; and the new state.
         """
         h, c, *image = state
         x, _ = embedding(words, self.parameters["word_embed"])
         xp = array_module(x)
         ones = xp.ones((len(words), 1), dtype=x.dtype)
         *_, UWb = split_lstm(self.config, self.parameters["lstm"])
-        z = xp.concatenate([h, x, ones], axis=1) @ UWb  # one product for h, word and bias
+        z = xp.concatenate([h, x, ones], axis=1) @ UWb  # one GEMM for h, word and bias
         if image:
             z += image[0]
         h, c, _ = lstm_step(z, c, out=z)

@@ -1,9 +1,11 @@
 """A tiny decoder with a batch of captions, for gradient checks."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy
 
+from minicap.backend import Array
 from minicap.data.batches import Batch, pack
 from minicap.model.config import DecoderConfig
 from minicap.model.decoder import NO_MASKS, Decoder
@@ -19,19 +21,22 @@ VOCABULARY, FEATURES = 9, 5  # sizes
 
 
 def decoder_case(
-    rng: numpy.random.Generator, rate: float = 0.3, steps: int = 0, **sizes
+    rng: numpy.random.Generator, rate: float = 0.3, steps: int = 0, **sizes: Any
 ) -> tuple[Decoder, Batch, dict[str, numpy.ndarray]]:
-    """Make a decoder in float64, a batch of five captions, and dropout masks.
+    """Make a small decoder in float64, a batch of five captions, and dropout masks.
 
-    The captions have several lengths; one has a single word to predict, and the longest has no
-    #END#, as if cut by the length limit. Among the 18 inputs of six kinds, #START# and other words
-    occur more than once.
+    The lengths differ. One caption has a single word to predict, and the longest has no #END#, as
+    if it were truncated. #START# and other words occur more than once among the 18 inputs.
 
     Args:
         rng: random number generator.
         rate: dropout rate of the masks.
-        steps: training steps that the decoder has done.
+        steps: number of training steps of the decoder.
         **sizes: fields of DecoderConfig to change.
+
+    Returns:
+        The decoder, the batch (N = 5 captions, R = 18 words to predict, F = 5 features, V = 9
+        words) and the masks by layer.
     """
     usual = {"image_bottleneck": 4, "hidden_size": 3, "embedding_size": 4, "logit_bottleneck": 6}
     config = DecoderConfig(**(usual | sizes))
@@ -52,13 +57,22 @@ def decoder_case(
     return decoder, batch, masks
 
 
-def loss_of(config: DecoderConfig, batch: Batch, masks: Mapping = NO_MASKS) -> Loss:
-    """The loss of a decoder as a function of its parameters, for the two checks."""
+def loss_of(config: DecoderConfig, batch: Batch, masks: Mapping[str, Array] = NO_MASKS) -> Loss:
+    """Return the loss of a decoder as a function of its parameters, for gradient checks.
+
+    Args:
+        config: the decoder's architecture.
+        batch: captions.
+        masks: dropout masks, or none.
+
+    Returns:
+        ``loss(parameters)``.
+    """
     return lambda parameters: Decoder(config, parameters).loss(batch, masks=masks)
 
 
 def as_float64(parameters: Parameters) -> Parameters:
-    """A copy in float64, on the host."""
+    """Copy parameters on the host to float64."""
     copy = Parameters(parameters.shapes, "float64")
     copy.flat[:] = parameters.flat
     return copy
@@ -67,13 +81,20 @@ def as_float64(parameters: Parameters) -> Parameters:
 def all_cases(
     rng: numpy.random.Generator,
 ) -> Iterator[tuple[str, Loss, Mapping[str, numpy.ndarray]]]:
-    """Everything minicap differentiates: name, loss and parameters."""
+    """Iterate over every layer and the whole decoder, for gradient checks.
+
+    Args:
+        rng: random number generator; it determines the inputs.
+
+    Yields:
+        The name of the case, its loss and its float64 parameters by name.
+    """
     for name, (layer, inputs) in layer_cases(rng).items():
         yield name, as_loss(layer, inputs, rng), inputs
-    # No dropout before training: where it drops a whole row while biases are still zero, the ELU
-    # is evaluated exactly at 0. There its second derivative jumps, and central differences are off
-    # by h / 4. (The complex step is not: tests/model/test_decoder.py has that case.)
-    usual: dict = {}
+    # The untrained decoder has no dropout. If a mask dropped a whole row while biases are zero, the
+    # ELU would be evaluated at exactly 0, where its second derivative jumps and central differences
+    # are off by h / 4. (The complex step is exact there: tests/model/test_decoder.py.)
+    usual: dict[str, Any] = {}
     every_step = {"image_input": "every_step", "image_bottleneck": 0, "logit_bottleneck": 0}
     for name, steps, sizes in (
         ("decoder, untrained", 0, usual),

@@ -1,4 +1,4 @@
-"""The parameters of an untrained decoder."""
+"""Initialisation of a decoder's parameters."""
 
 from collections.abc import Mapping
 
@@ -22,13 +22,13 @@ def initial_parameters(
 
     Args:
         config: the architecture.
-        shapes: of its parameters, from `config.shapes`.
+        shapes: the shape of each parameter, from `config.shapes`.
         rng: random number generator.
         embedding_range: the embedding is uniform within +- this.
-        image_gain: factor for the kernels that take the image's features.
-        frequencies: (V,) positive, how often each word occurs, or None. The bias of the last layer
-            becomes their logarithm, so that the first guess is the usual word (as in the code of
-            Karpathy and Fei-Fei 2015).
+        image_gain: factor of the kernels whose input is the image's features.
+        frequencies: (V,) positive, how often each word occurs, or None. The last layer's bias
+            becomes their logarithm, so that an untrained decoder predicts words by frequency (as
+            in the code of Karpathy and Fei-Fei 2015).
 
     Returns:
         Parameters in float32, on the host.
@@ -38,7 +38,7 @@ def initial_parameters(
     for name, Wb in parameters.items():
         if name == "word_embed":
             Wb[...] = rng.uniform(-embedding_range, embedding_range, Wb.shape)
-        else:  # the bias, the last row, stays zero
+        else:  # the bias, which is the last row, stays zero
             W = (UWb if name == "lstm" else Wb)[:-1]
             W[...] = glorot_uniform(rng, *W.shape)
     if len(V):

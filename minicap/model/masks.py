@@ -1,4 +1,4 @@
-"""The dropout masks of a decoder."""
+"""Dropout masks of a decoder."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import numpy
 from minicap.model.config import DecoderConfig
 from minicap.nn.dropout import draw_mask
 
-AXES = {  # what the rows of each mask are, by the layer that it stands before
+AXES = {  # what each row of a layer's mask belongs to
     "features": "captions",
     "img_embed_bottleneck_to_h0": "captions",
     "lstm": "words",
@@ -27,18 +27,19 @@ def draw_masks(
     """Draw the dropout masks for one batch, on the host.
 
     A word that occurs several times in a batch has the same mask each time, because it is projected
-    only once (Gal and Ghahramani 2016 argue for that within a sequence).
+    only once. (Gal and Ghahramani 2016 recommend this within a sequence.)
 
     Args:
         config: the decoder's architecture.
         rng: random number generator.
-        rate: probability of dropping a feature, a bottleneck's unit or an output of the LSTM.
-        embedding_rate: probability of dropping a number of a word's embedding.
-        feature_size: F.
-        counts: the batch's numbers of captions, words and rows.
+        rate: dropout rate of the image's features, the bottlenecks and the LSTM's outputs.
+        embedding_rate: dropout rate of the word embeddings.
+        feature_size: number of features per image.
+        counts: the batch's numbers of captions, distinct words and rows, as in Batch.counts.
 
     Returns:
-        A mask for each layer that has inputs to drop, by name.
+        The mask of each layer's input, by the layer's name ("features": the image's). Rates of 0
+        need no mask.
     """
     narrow = config.logit_bottleneck
     masks = {
@@ -58,5 +59,10 @@ def draw_masks(
 def masks_of_part(
     masks: Mapping[str, numpy.ndarray], index: Mapping[str, numpy.ndarray]
 ) -> dict[str, numpy.ndarray]:
-    """The rows of a batch's masks that belong to one part of it (see Batch.split)."""
+    """Select the rows of a batch's masks that belong to one part of it.
+
+    Args:
+        masks: from `draw_masks`, for the whole batch.
+        index: the part's captions, words and rows, from Batch.split.
+    """
     return {name: mask[index[AXES[name]]] for name, mask in masks.items()}

@@ -1,9 +1,10 @@
-"""A trained model: a decoder, its vocabulary, and what it knows of its features, in one file."""
+"""A trained model: a decoder, its vocabulary and the scaling of its features, in one file."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy
 
@@ -22,25 +23,29 @@ class Model:
     """Everything that turns an encoder's features into captions.
 
     Attributes:
-        decoder: architecture and parameters, on any device.
-        vocabulary: the words.
-        scaling: of the encoder's features, as it was fitted on the training images.
-        max_length: maximum number of tokens in a caption, as it was trained.
-        encoder: what is known of the encoder of its features (Encoder.about), or None.
+        decoder: architecture and parameters, on the CPU or a GPU.
+        vocabulary: the words it knows.
+        scaling: applied to the encoder's features; fitted on the training images.
+        max_length: maximum number of tokens in a caption it was trained on, #START# and #END#
+            included.
+        encoder: the encoder of its features, as Encoder.about describes it, or None if unknown.
     """
 
     decoder: Decoder
     vocabulary: Vocabulary
     scaling: Scaling
     max_length: int
-    encoder: dict | None = None
+    encoder: dict[str, Any] | None = None
 
-    def save(self, path: Path, **about) -> None:
-        """Write everything into one file, all or nothing.
+    def save(self, path: Path, **about: Any) -> None:
+        """Write the model to one file, atomically.
 
         Args:
             path: the file, which is replaced if it exists.
-            about: more to store, as JSON allows it.
+            **about: anything else to store, as JSON.
+
+        Raises:
+            UserError: the file cannot be written.
         """
         arrays = {name: to_host(array) for name, array in self.decoder.parameters.items()}
         scaling = {f"features.{name}": array for name, array in vars(self.scaling).items()}
@@ -56,10 +61,14 @@ class Model:
 
     @classmethod
     def load(cls, path: Path, xp: ModuleType = numpy) -> "Model":
-        """Read a file that `save` wrote, onto the device of `xp`.
+        """Read a file that `save` wrote.
+
+        Args:
+            path: the file.
+            xp: numpy or cupy: the device of the parameters.
 
         Raises:
-            UserError: what `checkpoint.load` refuses, or parts that do not fit together.
+            UserError: a file that `checkpoint.load` refuses, or whose contents do not fit together.
         """
         arrays, about = checkpoint.load(path, "model")
         try:
@@ -72,59 +81,70 @@ class Model:
             )
             max_length, encoder = about["max_length"], about["encoder"]
         except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: damaged, or of another version ({error!r})") from error
+            raise UserError(
+                f"{path}: damaged, or written by another version of minicap ({error!r})"
+            ) from error
         if vocabulary.words != about["vocabulary"]:
             raise UserError(f"{path}: damaged: the vocabulary is not a sorted list of words")
         found = {name: array.shape for name, array in arrays.items()}
         shapes = config.shapes(scaling.width, len(vocabulary))
         if found != shapes:
+            name = min(n for n in found | shapes if found.get(n) != shapes.get(n))
             raise UserError(
-                f"{path}: model and vocabulary or features do not fit together: with "
-                f"{len(vocabulary)} words and {scaling.width} features, the arrays should have the "
-                f"shapes {shapes}, but have {found}"
+                f"{path}: the contents do not fit together: {name} has the shape "
+                f"{found.get(name)}, but {len(vocabulary)} words and {scaling.width} features need "
+                f"{shapes.get(name)}"
             )
         parameters = Parameters(shapes, "float32", xp)
         for name, array in arrays.items():
             parameters[name][...] = to_device(array, xp)
         return cls(Decoder(config, parameters), vocabulary, scaling, max_length, encoder)
 
-    def check_encoder(self, encoder: Mapping, width: int) -> str:
-        """Whether this model has learned from such features: "", or a note with the doubts.
+    def check_encoder(self, encoder: Mapping[str, Any], width: int) -> str:
+        """Check that this model was trained on the features of an encoder.
 
-        encoder: what is known of the one that made them, as Encoder.about() has it, or nothing;
-        width: how many there are of a picture. UserError: it has learned from others.
+        Args:
+            encoder: the encoder, as Encoder.about describes it; empty if unknown.
+            width: number of features per image.
+
+        Returns:
+            "", or a warning: one of the two encoders is unknown, or they are the same network in
+            different precisions.
+
+        Raises:
+            UserError: the model was trained on the features of another encoder.
         """
         known = self.encoder or {}
-        learned, given = (
+        trained, given = (
             f"{about.get('name')} ({about.get('id', '')[:12]}, {about.get('preprocessing')})"
             if about
-            else "an encoder that is not known"
+            else "an unknown encoder"
             for about in (known, encoder)
         )
         ids = [{about.get("id"), about.get("float32_id")} - {None} for about in (known, encoder)]
         if all(ids) and not ids[0] & ids[1]:
             raise UserError(
-                f"this model has learned from the features of the encoder {learned}, "
-                f"not from those of {given}: use the first"
+                f"this model was trained on the features of the encoder {trained}, not on those of "
+                f"{given}: use the first"
             )
         if width != (needed := len(self.scaling.mean)):
             raise UserError(
-                f"this model has learned from {needed} features of {learned}, those of {given} are "
-                f"{width}: use the encoder it was trained on"
+                f"this model was trained on {needed} features of {trained}, but those of {given} "
+                f"are {width}: use the encoder it was trained on"
             )
         if bool(known) != bool(encoder):
-            whose = "the model's features" if encoder else "the features"
+            whose = "the model" if encoder else "the features file"
             return (
-                f"{whose} did not say which encoder made them: with another than "
-                f"{given if encoder else learned}, captions would be about nothing"
+                f"{whose} does not say which encoder made its features: unless it was "
+                f"{given if encoder else trained}, captions will be meaningless"
             )
         if known.get("id") != encoder.get("id"):
             return (
-                f"the model has learned from features of {learned}, and now sees those of {given}, "
-                "the same network in another precision: near, not equal"
+                f"the model was trained on features of {trained}, but those of {given} come from "
+                "the same network in another precision: captions may differ a little"
             )
         return ""
 
     def for_scaled_features(self) -> "Model":
-        """The same model for features that are already scaled, such as a Dataset's."""
+        """Return this model for features that are already scaled, such as a Dataset's."""
         return replace(self, scaling=Scaling.none(self.scaling.width))

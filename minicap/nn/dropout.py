@@ -1,16 +1,26 @@
-"""Dropout with a mask that is passed in, so that the layer itself has no randomness."""
+"""Dropout. The mask is an argument, so the layer itself is deterministic."""
 
 from collections.abc import Callable
+
+import numpy
+from numpy.typing import DTypeLike
 
 from minicap.backend import Array
 from minicap.nn.once import once
 
 
-def dropout(x: Array, mask: Array | None) -> tuple[Array, Callable]:
-    """y = x * mask (Srivastava et al. 2014, in the "inverted" form that needs no rescaling later).
+def dropout(x: Array, mask: Array | None) -> tuple[Array, Callable[..., Array]]:
+    """Multiply by a dropout mask: y = x * mask.
 
-    x: any shape; mask: the same shape, 0 or 1 / keep probability, or None for no dropout.
-    Returns y and backward(dy) -> dx.
+    Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from overfitting", in
+    the inverted form: the mask is scaled, so nothing needs to be rescaled at inference.
+
+    Args:
+        x: input, any shape.
+        mask: from `draw_mask`, same shape as x; or None for no dropout.
+
+    Returns:
+        y, same shape as x, and ``backward(dy)``, which returns dx.
     """
     if mask is None:
         return x, once(lambda dy: dy)
@@ -22,10 +32,20 @@ def dropout(x: Array, mask: Array | None) -> tuple[Array, Callable]:
     return x * mask, backward  # 1
 
 
-def draw_mask(rng, shape: tuple[int, ...], rate: float, dtype="float32") -> Array:
-    """A mask for `dropout`: 0 with probability `rate`, else 1 / (1 - rate).
+def draw_mask(
+    rng: numpy.random.Generator, shape: tuple[int, ...], rate: float, dtype: DTypeLike = "float32"
+) -> numpy.ndarray:
+    """Draw a mask for `dropout`: 0 with probability ``rate``, 1 / (1 - rate) otherwise.
 
-    rng: numpy.random.Generator; rate in [0, 1). Drawn on the host, whatever the device is.
+    Args:
+        rng: random number generator.
+        shape: shape of the mask.
+        rate: dropout rate, 0 <= rate < 1.
+        dtype: data type of the mask.
+
+    Returns:
+        The mask, a NumPy array: it is drawn on the host whatever the device, so that the random
+        numbers do not depend on the device.
     """
     keep = 1 - rate
     return (rng.random(shape, dtype="float32") < keep).astype(dtype) * (1 / keep)

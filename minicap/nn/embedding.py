@@ -1,4 +1,4 @@
-"""Looking up rows of a table."""
+"""The embedding layer: select rows of a table."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,17 @@ from minicap.backend import Array, add_rows, array_module
 from minicap.nn.once import once
 
 
-def embedding(ids: Array, table: Array) -> tuple[Array, Callable]:
-    """y[r] = table[ids[r]].
+def embedding(ids: Array, table: Array) -> tuple[Array, Callable[..., Array]]:
+    """Select rows of a table: y[r] = table[ids[r]].
 
-    ids: (R,) integers in [0, V), which is not looked at: a vocabulary makes no others;
-    table: (V, D). Returns y (R, D) and backward(dy, out=None) -> dtable (V, D).
+    Args:
+        ids: (R,) integers in [0, V). The range is not checked; a vocabulary yields no other ids.
+        table: (V, D) one row per word.
+
+    Returns:
+        y (R, D) and ``backward(dy, out=None)``, which returns dtable (V, D). The row of a word that
+        occurs several times is the sum of its gradients; the row of a word that does not occur is
+        zero.
     """
     y = table[ids]  # 1
 
@@ -18,7 +24,7 @@ def embedding(ids: Array, table: Array) -> tuple[Array, Callable]:
     def backward(dy: Array, out: Array | None = None) -> Array:
         dtable = array_module(table).empty_like(table) if out is None else out
         dtable[...] = 0
-        add_rows(dtable, ids, dy)  # from 1: a row that is used twice collects both gradients
+        add_rows(dtable, ids, dy)  # from 1: repeated ids add up
         return dtable
 
     return y, backward

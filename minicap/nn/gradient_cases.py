@@ -1,4 +1,4 @@
-"""Every layer with small inputs, for gradient checks."""
+"""Small inputs for every layer, for gradient checks."""
 
 from types import ModuleType
 
@@ -16,19 +16,26 @@ from minicap.nn.lstm import lstm, lstm_step
 def layer_cases(
     rng: numpy.random.Generator, xp: ModuleType = numpy
 ) -> dict[str, tuple[Layer, dict[str, Array]]]:
-    """Each layer with float64 inputs for it, on the device of `xp`; the same for the same `rng`.
+    """Make small random inputs for every layer.
 
-    No two widths are alike, so that a mix-up of axes shows, except where W is square: there a W
-    in the place of its transpose would show by its shape alone.
+    All sizes differ, so that swapped axes raise. In one case W is square, so that W in place of its
+    transpose does not raise and only the check can find it.
+
+    Args:
+        rng: random number generator; it determines the inputs.
+        xp: array library, numpy or cupy.
+
+    Returns:
+        For each case its name, the layer and its float64 inputs by name.
     """
 
     def normal(*shape: int) -> Array:
         return to_device(rng.standard_normal(shape), xp)
 
-    ids = to_device(numpy.array([3, 0, 3, 5, 3, 0]), xp)  # 1, 2 and 4 do not occur
+    ids = to_device(numpy.array([3, 0, 3, 5, 3, 0]), xp)  # repeated ids; 1, 2 and 4 do not occur
     mask = to_device(draw_mask(rng, (7, 5), 0.4, "float64"), xp)
-    sizes = [4, 3, 3, 1]  # of lengths 4, 3, 3 and 1
-    rows = BLOCK + 6  # more than one block, and the last one not full
+    batch_sizes = [4, 3, 3, 1]  # sequences of lengths 4, 3, 3 and 1
+    rows = BLOCK + 6  # a full block and a partial one
     targets = to_device(rng.integers(0, 9, rows), xp)
     weights = to_device(rng.uniform(0.5, 2, rows), xp)
 
@@ -39,7 +46,7 @@ def layer_cases(
         "embedding": (lambda table: embedding(ids, table), {"table": normal(7, 4)}),
         "lstm_step": (lstm_step, {"z": normal(5, 12), "c": normal(5, 3)}),
         "lstm": (
-            lambda zx, h0, c0, U: lstm(zx, h0, c0, U, sizes),
+            lambda zx, h0, c0, U: lstm(zx, h0, c0, U, batch_sizes),
             {"zx": normal(11, 12), "h0": normal(4, 3), "c0": normal(4, 3), "U": normal(3, 12)},
         ),
         "project_cross_entropy": (

@@ -2,21 +2,33 @@
 
 import functools
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def once(backward: Callable) -> Callable:
-    """Let a backward pass run a single time, and raise RuntimeError when it is called again.
+def once(backward: Callable[P, R]) -> Callable[P, R]:
+    """Let a backward pass run only once.
 
-    It may overwrite what its forward pass has kept: a second call would return wrong gradients.
+    A backward pass may overwrite what its forward pass saved, so a second call would return wrong
+    gradients.
+
+    Args:
+        backward: the backward pass.
+
+    Returns:
+        A function that calls ``backward`` the first time and raises RuntimeError after that. It
+        also releases ``backward``, and with it the saved arrays, after the first call.
     """
     left = [backward]
 
     @functools.wraps(backward)
-    def call(*args, **kwargs):
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if not left:
             raise RuntimeError(
-                "this backward pass has run already: it overwrites what the forward pass has "
-                "kept. Run the forward pass again"
+                "this backward pass has already run and has overwritten what the forward pass "
+                "saved: run the forward pass again"
             )
         return left.pop()(*args, **kwargs)
 

@@ -1,39 +1,64 @@
-"""All parameters of a model in one flat buffer, with a named view for each."""
+"""All parameters of a model in one flat buffer, with a named view of each."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 import numpy
+from numpy.typing import DTypeLike
 
-from minicap.backend import Array, array_module
+from minicap.backend import Allocate, Array, array_module
 
 
 class Parameters(Mapping[str, Array]):
-    """Named arrays that lie one behind the other in `flat`, (P,).
+    """A mapping from names to arrays that are views of one flat buffer.
 
-    An optimiser, a sum over workers or a norm then needs one line and knows no names; a layer
-    writes its gradient straight into a view. Views are in the order of `shapes`.
-    zeros: makes the buffer, if it is not to be xp.zeros.
+    The optimiser, the gradient norm and the sum over workers use the whole buffer. A layer stores
+    its gradient in a view.
+
+    Args:
+        shapes: the shape of each array, by name. The buffer has them in this order.
+        dtype: data type of the buffer.
+        xp: array library, numpy or cupy.
+        zeros: allocates the buffer in place of ``xp.zeros``, in shared memory for example.
+
+    Attributes:
+        shapes: the shape of each array, by name.
+        flat: (P,) the buffer.
+
+    Example:
+        >>> parameters = Parameters({"dense": (3, 2), "lstm": (4, 12)})
+        >>> parameters.flat.shape
+        (54,)
+        >>> parameters["dense"].shape
+        (3, 2)
     """
 
     def __init__(
         self,
         shapes: Mapping[str, tuple[int, ...]],
-        dtype="float32",
+        dtype: DTypeLike = "float32",
         xp: ModuleType = numpy,
-        zeros: Callable | None = None,
+        zeros: Allocate | None = None,
     ):
         self.shapes = dict(shapes)
-        self.flat = (zeros or xp.zeros)(sum(map(math.prod, self.shapes.values())), dtype)
+        size = sum(map(math.prod, self.shapes.values()))
+        self.flat = (zeros or xp.zeros)((size,), dtype)
         self._views, start = {}, 0
         for name, shape in self.shapes.items():
             end = start + math.prod(shape)
             self._views[name] = self.flat[start:end].reshape(shape)
             start = end
 
-    def like(self, zeros: Callable | None = None) -> "Parameters":
-        """Zeros of the same names, shapes, dtype and device: room for gradients."""
+    def like(self, zeros: Allocate | None = None) -> "Parameters":
+        """Allocate zeros with the same names, shapes, dtype and device, to hold gradients.
+
+        Args:
+            zeros: allocates the buffer, as in the constructor.
+
+        Returns:
+            The new Parameters.
+        """
         return Parameters(self.shapes, self.flat.dtype, array_module(self.flat), zeros)
 
     def __getitem__(self, name: str) -> Array:

@@ -1,0 +1,1 @@
+"""Training: recipes, one step, one run, workers, and self-critical training."""

@@ -1,4 +1,4 @@
-"""How a decoder is trained: every number that a run depends on, apart from the architecture."""
+"""The training configuration: every setting of a run except the architecture."""
 
 import math
 from dataclasses import dataclass
@@ -9,72 +9,80 @@ from minicap.utils.errors import UserError
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Data preparation, optimisation and model selection. The defaults are plain supervised
-    training; each field is an option of `minicap train`."""
+    """Settings for data preparation, optimisation and model selection."""
+
+    # Each field is an option of `minicap train`, and the text below it is the option's help. The
+    # defaults are plain supervised training.
 
     epochs: int = 30
     """maximum number of passes over the training data"""
     patience: int = 5
-    """stop after this many epochs without a better one, as `monitor` measures it (0: never)"""
+    """stop after this many epochs in which the monitored metric did not improve (0: never)"""
     sample_by: Literal["captions", "images"] = "captions"
-    """what an epoch is: all captions, shuffled; or `steps_per_epoch` batches, each of different
-    images with one random caption each"""
+    """an epoch is every caption once, shuffled; or --steps-per-epoch batches of different random
+    images, with one random caption of each"""
     steps_per_epoch: int = 1000
     """batches in an epoch when sampling by images"""
     validation: Literal["words", "batches"] = "words"
-    """dev loss: the mean over all dev words; or the mean of 100 random batches' means"""
+    """the dev loss is the mean over all dev words; or the mean over 100 random batches of their
+    mean losses"""
     batch_size: int = 64
     """captions in a batch"""
     learning_rate: float = 1e-3
     """Adam's peak learning rate"""
     warmup_epochs: float = 0.0
-    """epochs in which the learning rate rises linearly from 0"""
+    """epochs of linear learning-rate warm-up from 0"""
     decay: bool = False
-    """let the learning rate fall linearly to 0 over the run"""
+    """decay the learning rate linearly to 0 over the run"""
     beta1: float = 0.9
-    """Adam's decay rate of the gradient's mean"""
+    """Adam's decay rate for the mean of the gradient"""
     beta2: float = 0.999
-    """Adam's decay rate of the squared gradient's mean"""
+    """Adam's decay rate for the mean of the squared gradient"""
     epsilon: float = 1e-8
-    """Adam's constant against division by zero"""
+    """Adam's constant that prevents division by zero"""
     dropout: float = 0.0
-    """dropout rate of the image's features, the bottlenecks and the LSTM's outputs"""
+    """dropout rate of the image features, the bottlenecks and the LSTM's outputs"""
     embedding_dropout: float = 0.0
     """dropout rate of the word embeddings"""
     clip_norm: float = 0.0
-    """maximum norm of the gradient of all parameters together (0: no clipping)"""
+    """maximum L2 norm of the gradient of all parameters together (0: no clipping)"""
     max_length: int = 20
-    """maximum number of tokens in a caption, #START# and #END# included; longer ones are cut"""
+    """maximum number of tokens in a caption, including #START# and #END#; longer captions are
+    truncated"""
     min_count: int = 5
-    """how often a word must occur in the training captions to be in the vocabulary"""
+    """minimum number of times a word must occur in the training captions to enter the vocabulary"""
     standardise: bool = False
-    """scale every feature to mean 0 and standard deviation 1 over the training images"""
+    """standardise every feature to mean 0 and standard deviation 1 over the training images"""
     components: int = 0
-    """replace the features by this many linear combinations of them, those that correlate most with
-    the words of the training captions (0: keep the features)"""
+    """replace the features with this many linear combinations of them, those that correlate most
+    with the words of the training captions (0: keep the features)"""
     embedding_range: float = 0.05
-    """the word embedding is initialised uniformly within +- this"""
+    """initialise the word embedding uniformly in [-this, this]"""
     image_gain: float = 1.0
-    """scales the initial kernels that take the image's features"""
+    """factor for the initial weights of the layers that take the image features"""
     frequency_bias: bool = False
-    """initialise the last layer's bias with the logarithms of the word frequencies"""
+    """initialise the last layer's bias with the log frequencies of the words"""
     monitor: Literal["loss", "cider"] = "loss"
-    """keep the model of the epoch with the lowest dev loss, or with the highest CIDEr-D of greedily
-    decoded dev captions"""
+    """keep the model with the lowest dev loss, or the one with the highest CIDEr-D on dev (greedy
+    decoding)"""
     self_critical_epochs: int = 0
-    """how many of the epochs, at the end, are self-critical: the model samples captions and learns
-    from how much better than each other they are by CIDEr-D (0: none)"""
+    """number of final epochs of self-critical training, which samples captions and raises the
+    probability of those with a higher CIDEr-D (0: none)"""
     self_critical_learning_rate: float = 2e-4
-    """Adam's peak learning rate in these epochs"""
+    """Adam's peak learning rate in the self-critical epochs"""
     samples_per_image: int = 5
-    """captions sampled for each image in these epochs"""
+    """captions sampled for each image in the self-critical epochs"""
     self_critical_temperature: float = 0.4
-    """all logits are divided by this before the first of these epochs"""
+    """divide all logits by this once, before the first self-critical epoch"""
     bleu_reward: float = 0.0
-    """the reward is CIDEr-D plus this times BLEU-4"""
+    """weight of BLEU-4 in the reward: CIDEr-D plus this times BLEU-4"""
 
     def check(self) -> None:
-        """Raise UserError, naming the option, for a value out of range."""
+        """Check that every value is in range.
+
+        Raises:
+            UserError: a value is out of range. The message names the option.
+        """
         positive = "greater than 0, and finite"
         not_negative = "0 or more, and finite"
         critical = self.self_critical_epochs > 0
@@ -97,7 +105,7 @@ class TrainingConfig:
             (
                 "components",
                 not (self.components and self.standardise),
-                "0 with --standardise: it scales the features itself",
+                "0 with --standardise: both scale the features",
             ),
             ("embedding-range", 0 < self.embedding_range < math.inf, positive),
             ("image-gain", 0 < self.image_gain < math.inf, positive),
@@ -125,7 +133,7 @@ class TrainingConfig:
             (
                 "monitor",
                 not critical or self.monitor == "cider",
-                "cider with self-critical epochs: they generate better with a higher loss",
+                "cider with self-critical epochs: they raise CIDEr-D and the loss",
             ),
             (
                 "patience",

@@ -1,4 +1,4 @@
-"""Everything a run was started with: what its checkpoint stores for `--resume`."""
+"""The options of a run, which its checkpoint stores for `--resume`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,65 +16,78 @@ from minicap.utils.renamed import option
 
 DATA_PATHS = ("captions", "features", "train_split", "dev_split", "test_split")
 PATHS = ("out", "resume", "photos")
-CHANGEABLE = {"epochs", "patience", "photos", "device", *DATA_PATHS}  # when a run resumes
+# Options that may change when a run resumes.
+CHANGEABLE = {"epochs", "patience", "photos", "device", *DATA_PATHS}
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Train a captioner.
 
-    Without options: on the shipped scenes, in about a minute. To train on your own data, name its
-    captions and features. Every setting of a recipe can be changed.
+    Without options it trains on the shipped scenes in about a minute. To train on your own data,
+    give --captions and --features. A recipe sets the defaults of all other settings.
     """
 
     data: DataFiles = DataFiles()
     recipe: RecipeName = "scenes"
-    """the defaults of the settings below; flickr8k when you name your own captions"""
+    """defaults for the settings below (flickr8k if you give --captions)"""
     decoder: DecoderConfig = RECIPES["scenes"].decoder
     training: TrainingConfig = RECIPES["scenes"].training
     out: Path | None = None
-    """folder for the model and the metrics [default: runs/RECIPE, numbered if that exists]"""
+    """folder for the model and its metrics [default: runs/RECIPE, with a number if that exists]"""
     resume: Path | None = None
-    """resume the run in this folder, with its settings"""
+    """resume the run in this folder with its settings"""
     photos: Path | None = None
-    """your photos (a folder, a zip file or a list), to show some with their captions at the end"""
+    """your photos (a folder, a zip file or a list): some are shown with captions at the end"""
     device: Literal["cpu", "cuda"] = "cpu"
-    """NumPy on the CPU, or CuPy on an NVIDIA GPU"""
+    """compute with NumPy on the CPU or with CuPy on an NVIDIA GPU"""
     workers: int = min(4, cpu_count())
-    """processes that share each batch; changes the last bits of the result"""
+    """processes that divide each batch among them (their number changes the result's last bits)"""
     seed: int = 0
-    """names every random stream: the same seed gives the same result"""
+    """seed of every random number stream: the same seed gives the same result"""
 
     def check(self) -> None:
-        """Raise UserError, naming the option, for a value out of range."""
+        """Check that every value is in range.
+
+        Raises:
+            UserError: a value is out of range. The message names the option.
+        """
         self.as_recipe().check()
         if not 1 <= self.workers <= 256:
             raise UserError("--workers must be from 1 to 256")
         if self.seed < 0:
             raise UserError("--seed must be 0 or more")
         if self.photos and not self.data.captions:
-            raise UserError("--photos needs --captions: the shipped scenes are drawn")
+            raise UserError("--photos needs --captions: the shipped scenes have no photos")
 
     def as_recipe(self) -> Recipe:
-        """The recipe with its changes."""
+        """Return the decoder's and the training's settings as a recipe."""
         return Recipe(self.decoder, self.training)
 
     def to_json(self) -> dict:
-        """The options as JSON can hold them, with absolute paths."""
+        """Return the options as a dictionary for JSON, with absolute paths as strings."""
 
-        def plain(value):
+        def as_json(value):
             if isinstance(value, dict):
-                return {name: plain(inner) for name, inner in value.items()}
+                return {name: as_json(inner) for name, inner in value.items()}
             return str(value.absolute()) if isinstance(value, Path) else value
 
-        return plain(asdict(self))
+        return as_json(asdict(self))
 
     @classmethod
     def from_json(cls, values: Mapping, path: Path) -> "RunOptions":
-        """The inverse of `to_json`. Raises UserError if the file at `path` is of another version."""
+        """Invert `to_json`.
 
-        def paths(some: Mapping, names: tuple[str, ...]) -> dict:
-            return {name: Path(some[name]) for name in names if some.get(name)}
+        Args:
+            values: what `to_json` returned.
+            path: the file they were read from, for messages.
+
+        Raises:
+            UserError: the file was saved by another version, with other options.
+        """
+
+        def paths(values: Mapping, names: tuple[str, ...]) -> dict:
+            return {name: Path(values[name]) for name in names if values.get(name)}
 
         data = values["data"] | paths(values["data"], DATA_PATHS)
         nested = {
@@ -85,12 +98,15 @@ class RunOptions:
         return checkpoint.build(cls, dict(values) | paths(values, PATHS) | nested, path)
 
     def resumed_as(self, changed: "RunOptions") -> "RunOptions":
-        """The options of a resumed run, of which `changed` are the new ones.
+        """Return the options for resuming this run.
 
-        If the last epochs are self-critical, so are the added ones, and they begin where they did.
+        Epochs added to a self-critical run are self-critical: its supervised epochs stay the same.
+
+        Args:
+            changed: these options with the changes from the command line.
 
         Raises:
-            UserError: a setting is changed that the run cannot do without.
+            UserError: an option has changed that is not in `CHANGEABLE`.
         """
         before, after = self.flat(), changed.flat()
         fixed = {name for name in after if after[name] != before[name]} - CHANGEABLE
@@ -109,16 +125,16 @@ class RunOptions:
         return replace(changed, training=training)
 
     def flat(self) -> dict:
-        """All options by the name the command line gives them."""
+        """Return all options in one dictionary, by field name."""
         values = self.to_json()
         return values.pop("data") | values.pop("decoder") | values.pop("training") | values
 
     def changes(self) -> str:
-        """The settings that differ from the defaults, for printing."""
-        usual, ours = asdict(Recipe()), asdict(self.as_recipe())
+        """Describe the settings that differ from the defaults, for printing."""
+        defaults, recipe = asdict(Recipe()), asdict(self.as_recipe())
         return ", ".join(
             f"{name} {value}"
-            for part in ours
-            for name, value in ours[part].items()
-            if value != usual[part][name]
+            for group, settings in recipe.items()
+            for name, value in settings.items()
+            if value != defaults[group][name]
         )

@@ -1,7 +1,7 @@
-"""Where all randomness of a run comes from.
+"""Random number streams: the source of all randomness in a run.
 
-Each stream is named by (seed, purpose, place in the run), and drawn for a whole batch. So a resumed
-run needs no saved generator state, and no number depends on the number of workers.
+Each stream is named by (seed, purpose, epoch, step) and drawn for a whole batch. A resumed run
+therefore needs no saved generator state, and no random number depends on the number of workers.
 """
 
 from enum import IntEnum
@@ -17,7 +17,7 @@ class Purpose(IntEnum):
     ORDER = 1
     """the order of an epoch's captions or images"""
     SAMPLE = 2
-    """one caption for each image; or the words of sampled captions"""
+    """one caption for each image, or the words of sampled captions"""
     MASKS = 3
     """dropout masks"""
     VALIDATION = 4
@@ -25,5 +25,11 @@ class Purpose(IntEnum):
 
 
 def stream(seed: int, purpose: Purpose, *place: int) -> numpy.random.Generator:
-    """The random number generator for one purpose at one place, such as (epoch, step)."""
+    """Return the random number generator for one purpose at one place in the run.
+
+    Args:
+        seed: the run's seed.
+        purpose: what the numbers are for.
+        *place: such as (epoch, step).
+    """
     return numpy.random.default_rng([seed, int(purpose), *place])

@@ -11,26 +11,35 @@ RecipeName = Literal["scenes", "flickr8k", "course", "best"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, and how."""
+    """An architecture and how to train it.
+
+    Attributes:
+        decoder: the architecture.
+        training: everything else.
+    """
 
     decoder: DecoderConfig = DecoderConfig()
     training: TrainingConfig = TrainingConfig()
 
     def check(self) -> None:
-        """Raise UserError, naming the option, for a value out of range."""
+        """Check that every value is in range.
+
+        Raises:
+            UserError: a value is out of range. The message names the option.
+        """
         self.decoder.check()
         self.training.check()
 
 
 RECIPES: dict[RecipeName, Recipe] = {
-    # The original course notebook, exactly: https://github.com/hse-aml/intro-to-dl, week 6.
+    # Exactly the original course notebook: https://github.com/hse-aml/intro-to-dl, week 6.
     "course": Recipe(
         DecoderConfig(),
         TrainingConfig(epochs=12, patience=0, sample_by="images", validation="batches"),
     ),
-    # Equal to the reference run in PyTorch on Flickr8k with MobileNetV2 features, whose embedding
-    # has an initial standard deviation of 1: words that start within +-0.05 are hard to tell apart
-    # for some epochs.
+    # The settings of the PyTorch reference run on Flickr8k with MobileNetV2 features. PyTorch
+    # initialises embeddings with a standard deviation of 1, so the range is 1 here: within +-0.05,
+    # words stay hard to tell apart for the first epochs.
     "flickr8k": Recipe(
         DecoderConfig(),
         TrainingConfig(
@@ -43,7 +52,7 @@ RECIPES: dict[RecipeName, Recipe] = {
             embedding_range=1.0,
         ),
     ),
-    # The best found for Flickr8k (docs/better-captions.md), tuned on dev.
+    # The best settings found for Flickr8k, tuned on dev (docs/better-captions.md).
     "best": Recipe(
         DecoderConfig(
             image_bottleneck=0,
@@ -72,8 +81,8 @@ RECIPES: dict[RecipeName, Recipe] = {
             bleu_reward=1.0,
         ),
     ),
-    # The shipped scenes, in about a minute. Most of the variance of a random network's features has
-    # nothing to do with the caption: `components` keeps the directions that do.
+    # The shipped scenes, in about a minute. Most of the variance in a random network's features is
+    # unrelated to the caption; `components` keeps the directions that are related.
     "scenes": Recipe(
         DecoderConfig(image_bottleneck=300),
         TrainingConfig(

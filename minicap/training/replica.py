@@ -1,4 +1,4 @@
-"""What one worker computes: its part of the gradients, and its part of Adam's update."""
+"""What one worker computes: gradients for its part of a batch, and its part of Adam's update."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from minicap.training.config import TrainingConfig
 from minicap.training.random_streams import Purpose, stream
 from minicap.training.self_critical import Critic
 
-# A loss that is not finite is looked for, and reported once.
+# The trainer checks each loss for NaN and infinity, so NumPy's own warnings are not needed.
 ignore_overflow = numpy.errstate(all="ignore")
 
 
 def batch_on(batch: Batch, xp: ModuleType) -> Batch:
-    """The batch with its arrays on the device of `xp`."""
+    """Copy a batch's arrays to the device of `xp`."""
     if xp is numpy:
         return batch
     arrays = {name: a for name, a in vars(batch).items() if isinstance(a, numpy.ndarray)}
@@ -33,17 +33,18 @@ def batch_on(batch: Batch, xp: ModuleType) -> Batch:
 
 @dataclass
 class Replica:
-    """A worker's view of the training state.
+    """One worker's view of the training state.
 
     Attributes:
-        worker: its number, from 0.
+        worker: the worker's number, from 0.
         config: how to train.
-        seed: names the random streams.
-        decoder: with the parameters, which all workers share.
-        adam: the optimiser, whose state all share.
-        gradients: each worker's, this one's under its number.
-        critic: for self-critical epochs, or None.
+        seed: the seed of the random number streams.
+        decoder: the decoder, with parameters that all workers share.
+        adam: the optimiser, with a state that all workers share.
+        gradients: one gradient buffer per worker; this worker's is ``gradients[worker]``.
+        critic: computes the rewards of self-critical epochs; None without such epochs.
         xp: numpy or cupy.
+        workspace: this worker's preallocated buffers.
     """
 
     worker: int
@@ -60,20 +61,21 @@ class Replica:
     def supervised(
         self, part: Batch, index: Mapping[str, numpy.ndarray], counts: Mapping, place: tuple
     ) -> Array:
-        """Compute this worker's part of the loss and of the gradients of one batch.
+        """Compute the loss of this worker's part of a batch, and its gradients.
 
         Args:
-            part: the worker's captions.
-            index: which captions, words and rows of the batch these are.
-            counts: the whole batch's numbers of captions, words and rows.
-            place: the batch's epoch and step.
+            part: the captions of this worker.
+            index: which captions, words and rows of the batch they are, from `Batch.split`.
+            counts: the numbers of captions, words and rows in the whole batch.
+            place: (epoch, step) of the batch.
 
         Returns:
-            The part of the mean loss, a 0-d array.
+            The sum of the part's losses divided by the number of words in the whole batch, a 0-d
+            array. The sum of all parts is the mean loss per word, in nats.
         """
         masks: Mapping[str, Array] = {}
         rates = self.config.dropout, self.config.embedding_dropout
-        if any(rates):  # drawn for the whole batch, so that workers do not change them
+        if any(rates):  # drawn for the whole batch: they do not depend on the number of workers
             rng, width = stream(self.seed, Purpose.MASKS, *place), part.features.shape[1]
             drawn = draw_masks(self.decoder.config, rng, *rates, width, counts)
             own = masks_of_part(drawn, index)
@@ -86,13 +88,20 @@ class Replica:
     def self_critical(
         self, part: ImageBatch, index: Mapping[str, numpy.ndarray], counts: Mapping, place: tuple
     ) -> float:
-        """Compute this worker's part of the policy gradient of one batch. (See `supervised`.)
+        """Sample captions for this worker's images and compute the policy gradient.
 
-        An image's captions are sampled and learned from with the same features dropped, and no
-        other dropout: the words' probabilities are those they were sampled with.
+        The forward pass of the loss uses the same dropout mask on the image features as sampling
+        did, and no other dropout. Each word therefore has the probability it was sampled with.
+
+        Args:
+            part: the images of this worker.
+            index: which images of the batch they are, under "captions", from `ImageBatch.split`.
+            counts: the number of images in the whole batch, under "captions".
+            place: (epoch, step) of the batch.
 
         Returns:
-            The part of the mean reward, negated.
+            Minus the sum of the part's rewards, divided by the number of captions sampled for the
+            whole batch. The sum of all parts is minus the mean reward.
         """
         critic, images = self.critic, index["captions"]
         if critic is None:
@@ -103,7 +112,8 @@ class Replica:
             rng = stream(self.seed, Purpose.MASKS, *place)
             features = features * draw_mask(rng, shape, self.config.dropout)[images]
         rng = stream(self.seed, Purpose.SAMPLE, *place)
-        rng.random((images[0] * critic.samples, critic.constraints.max_words))  # other workers'
+        # Skip the numbers that the workers before this one use.
+        rng.random((images[0] * critic.samples, critic.constraints.max_words))
         features = to_device(features, self.xp)
         batch, rewards = critic.batch(self.decoder, features, part.images, rng)
         divisor = counts["captions"] * critic.samples
@@ -112,23 +122,31 @@ class Replica:
         return -float(rewards.sum()) / divisor if math.isfinite(loss) else float(loss)
 
     def loss(self, batch: Batch, divisor: float, masks: Mapping[str, Array] | None = None):
-        """Decoder.loss on the device, with large arrays from the workspace."""
+        """Call Decoder.loss on the device, with large arrays from the workspace."""
         self.workspace.reset()
         allocate = self.workspace.allocate if self.xp is numpy else None
         return self.decoder.loss(batch_on(batch, self.xp), divisor, masks or {}, allocate=allocate)
 
     @ignore_overflow
     def sum_gradients(self, count: int) -> list[Array]:
-        """Add the gradients of `count` workers into the first's: this worker's blocks of them.
+        """Add the gradients of the first `count` workers into those of worker 0.
+
+        Each worker adds its own blocks of the flat buffer.
 
         Returns:
-            The sum of squares of each block.
+            The sum of squares of each of this worker's blocks of the sum.
         """
         flat = [gradients.flat for gradients in self.gradients[:count]]
         return add_gradients(flat, self.worker, len(self.gradients))
 
     @ignore_overflow
     def update(self, t: int, learning_rate: float, scale: float) -> None:
-        """Apply Adam's update number t to this worker's blocks of the parameters."""
+        """Apply Adam's update number t to this worker's blocks of the parameters.
+
+        Args:
+            t: the number of this update, from 1.
+            learning_rate: of this update.
+            scale: factor for the gradient, from clipping.
+        """
         gradient = self.gradients[0].flat
         self.adam.update(gradient, t, learning_rate, scale, self.worker, len(self.gradients))

@@ -1,7 +1,7 @@
-"""One training run in one folder: epochs, the best model, metrics, early stopping, resuming.
+"""A training run in its folder: epochs, the best model, metrics, early stopping, resuming.
 
-model.safetensors   the best model so far, by dev loss or by the CIDEr-D of dev captions
-run.safetensors     everything needed to resume
+model.safetensors   the best model so far, by dev loss or dev CIDEr-D
+run.safetensors     the checkpoint to resume from
 metrics.jsonl       one line of JSON per epoch
 """
 
@@ -35,35 +35,45 @@ MODEL, RUN, METRICS, LOCK = "model.safetensors", "run.safetensors", "metrics.jso
 
 
 class Interrupted(Exception):
-    """The user asked to stop; everything is saved."""
+    """The user asked to stop, and the run is saved."""
 
 
 @dataclass
 class Progress:
-    """How far a run is, apart from the trainer's state. JSON."""
+    """The progress of a run, without the trainer's state. The checkpoint stores it as JSON.
 
-    loss_sum: float = 0.0  # of the current epoch so far, over `words` words
+    Attributes:
+        loss_sum: sum of the losses of the current epoch so far.
+        words: number of words they belong to; in a self-critical epoch, of images.
+        seconds: time spent on the current epoch so far.
+        history: one entry per epoch, as in metrics.jsonl.
+    """
+
+    loss_sum: float = 0.0
     words: int = 0
     seconds: float = 0.0
-    history: list[dict] = field(default_factory=list)  # one entry per epoch, see METRICS
+    history: list[dict] = field(default_factory=list)
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the highest dev CIDEr-D or, if that is not measured, the lowest dev loss,
-        counted from 1; 0 before the first."""
+        """The number of the best epoch, from 1; 0 before the first.
+
+        The best epoch has the highest dev CIDEr-D or, where that is not measured, the lowest dev
+        loss.
+        """
         losses = [-line.get("dev_cider", -line["dev_loss"]) for line in self.history]
         return losses.index(min(losses)) + 1 if losses else 0
 
 
 @dataclass
 class Run:
-    """A trainer with its data and its folder.
+    """A trainer, and the folder for its model, checkpoint and metrics.
 
     Attributes:
-        folder: where everything is written.
+        folder: the run's folder, which exists.
         trainer: the decoder in training.
-        options: what to store for `--resume`, as JSON.
-        progress: epochs so far.
+        options: RunOptions as JSON, which the checkpoint stores for `--resume`.
+        progress: epochs and losses so far.
     """
 
     folder: Path
@@ -73,11 +83,11 @@ class Run:
 
     @property
     def dataset(self) -> Dataset:
-        """The data."""
+        """The data to train on."""
         return self.trainer.dataset
 
     def model(self) -> Model:
-        """The current parameters as a model."""
+        """Return the current parameters as a model, for unscaled features."""
         return Model(
             self.trainer.decoder,
             self.dataset.vocabulary,
@@ -87,7 +97,7 @@ class Run:
         )
 
     def save(self) -> None:
-        """Write everything needed to resume."""
+        """Write the checkpoint and the metrics."""
         arrays, place = self.trainer.state()
         about = {
             "place": place,
@@ -103,30 +113,37 @@ class Run:
         )
 
     def restore(self, arrays: dict, about: dict) -> None:
-        """Resume from a checkpoint. Raises UserError if the data has changed."""
+        """Resume from a checkpoint.
+
+        Args:
+            arrays, about: what `checkpoint.load` returned.
+
+        Raises:
+            UserError: the data has changed, or the best model is missing.
+        """
         differs = Vocabulary(about["vocabulary"]).difference(self.dataset.vocabulary)
         if differs:
-            raise UserError(f"{self.folder}: the run's vocabulary is not the data's: {differs}")
+            raise UserError(f"{self.folder}: the run and the data differ in vocabulary: {differs}")
         if about["fingerprint"] != self.dataset.fingerprint():
             raise UserError(
                 f"{self.folder}: captions, splits or features have changed since this run was "
-                "saved: bring them back, or start a new run"
+                "saved. Restore them, or start a new run"
             )
         self.progress = Progress(**about["progress"])
         if self.progress.history and not (self.folder / MODEL).exists():
-            kept = self.folder / MODEL
-            raise UserError(f"{kept}, the best model so far, is gone: start a new run")
+            path = self.folder / MODEL
+            raise UserError(f"{path}: the best model so far is missing. Start a new run")
         self.trainer.restore(arrays, about["place"])
 
     def fit(self, log: Callable[[str], None] = tqdm.write) -> None:
-        """Train until the last epoch, or until `patience` runs out.
+        """Train until the last epoch, or until early stopping.
 
         Args:
             log: prints a line.
 
         Raises:
-            Interrupted: Ctrl-C was pressed; the run is saved.
-            Diverged: the loss is not finite. The message names the step and the model kept.
+            Interrupted: Ctrl-C was pressed. The run is saved.
+            Diverged: the loss is NaN or infinite. The message names the step and the model kept.
         """
         trainer = self.trainer
         steps = [trainer.schedule.steps(epoch) for epoch in range(trainer.config.epochs)]
@@ -140,31 +157,40 @@ class Run:
         try:
             with bar, interruptible() as interrupted:
                 while not self.finished():
-                    self.epoch(bar, interrupted, log)
+                    self.train_epoch(bar, interrupted, log)
         finally:
             trainer.workers.stop()
 
     def stalled(self) -> bool:
-        """Whether there was no better epoch for `patience` epochs."""
+        """Return whether the last `patience` epochs brought no improvement."""
         patience, done = self.trainer.config.patience, len(self.progress.history)
         return bool(patience) and done - self.progress.best_epoch >= patience
 
     def finished(self) -> bool:
-        """Whether all epochs are done, or training has stopped early."""
+        """Return whether all epochs are done or training has stopped early."""
         return self.trainer.epoch >= self.trainer.config.epochs or self.stalled()
 
-    def epoch(self, bar: tqdm, interrupted: list, log: Callable[[str], None]) -> None:
-        """Run the rest of the current epoch, evaluate, and save."""
+    def train_epoch(self, bar: tqdm, interrupted: list, log: Callable[[str], None]) -> None:
+        """Train the rest of the current epoch, evaluate on dev, and save.
+
+        Args:
+            bar: counts the batches.
+            interrupted: not empty as soon as the run should stop.
+            log: prints a line.
+
+        Raises:
+            Interrupted, Diverged: as for `fit`.
+        """
         trainer, progress = self.trainer, self.progress
         start = time.perf_counter()
         bar.set_description(f"epoch {trainer.epoch + 1}")
         metric, sign, unit = "loss", 1, "words"
         if trainer.schedule.is_self_critical(trainer.epoch):
-            metric, sign, unit = "reward", -1, "photos"
+            metric, sign, unit = "reward", -1, "images"
         try:
             for batch in trainer.batches():
                 counts = batch.counts
-                words = counts.get("rows", counts["captions"])  # self-critical: images
+                words = counts.get("rows", counts["captions"])  # or images, if self-critical
                 progress.loss_sum += trainer.train_step(batch) * words
                 progress.words += words
                 bar.update()
@@ -216,10 +242,10 @@ class Run:
         self.show_captions(log)
 
     def dev_cider(self) -> float:
-        """CIDEr-D of greedily decoded captions of the dev images, from 0 to 10."""
+        """Return the mean CIDEr-D, from 0 to 10, of greedily decoded captions of the dev images."""
         dev = self.dataset.splits["dev"]
-        found = generate([self.model().for_scaled_features()], dev.features)
-        return sum(self.cider(n, some[0].ids) for n, some in enumerate(found)) / len(found)
+        captions = generate([self.model().for_scaled_features()], dev.features)
+        return sum(self.cider(n, best.ids) for n, (best, *_) in enumerate(captions)) / len(captions)
 
     @cached_property
     def cider(self) -> CiderD:
@@ -227,7 +253,7 @@ class Run:
         return CiderD(as_ids(self.dataset.splits["dev"], self.dataset.vocabulary, end=False))
 
     def show_captions(self, log: Callable[[str], None], count: int = 3) -> None:
-        """Print a few dev images' captions next to a reference."""
+        """Print the captions of a few dev images, each with a reference."""
         dev = self.dataset.splits["dev"]
         rows = range(0, len(dev.names), max(1, len(dev.names) // count))[:count]
         model = self.model().for_scaled_features()
@@ -237,15 +263,15 @@ class Run:
             log(f"    {plain(dev.names[row])}: {caption}  |  reference: {reference}")
 
     def description(self, options: RunOptions) -> list[str]:
-        """Lines about the data, the decoder and the recipe."""
+        """Return lines that describe the data, the decoder and the recipe."""
         dataset, trainer = self.dataset, self.trainer
         counts = ", ".join(
-            f"{split} {len(part.names):,} images with {len(part.lengths):,} captions"
-            for split, part in dataset.splits.items()
+            f"{name} {len(split.names):,} images with {len(split.lengths):,} captions"
+            for name, split in dataset.splits.items()
         )
         lines = [
             f"data      {counts}",
-            f"          {len(dataset.vocabulary):,} words, {dataset.feature_size:,} features an image",
+            f"          {len(dataset.vocabulary):,} words, {dataset.feature_size:,} image features",
             *(f"note      {note}" for note in dataset.notes),
             f"decoder   {trainer.parameters.flat.size:,} parameters, {options.device}, "
             f"{trainer.workers.count} workers, seed {options.seed}",
@@ -253,31 +279,37 @@ class Run:
             f"folder    {self.folder}",
         ]
         if self.finished():
-            lines.append(f"note      all {trainer.epoch} epochs are done: nothing is left to train")
+            lines.append(f"note      all {trainer.epoch} epochs are done: nothing left to train")
         return lines
 
     def warnings(self) -> list[str]:
-        """A line if the model is worse than an untrained one."""
+        """Return a line if the model is worse than an untrained one, whose loss is log V."""
         best = min(line["dev_loss"] for line in self.progress.history)
         untrained = math.log(len(self.dataset.vocabulary))
         if best <= untrained:
             return []
         return [
             f"warning   the best dev loss, {best:,.2f}, is worse than an untrained model's, "
-            f"{untrained:.2f}: lower --learning-rate"
+            f"{untrained:.2f}: use a smaller --learning-rate"
         ]
 
 
 @contextmanager
 def open_run(options: RunOptions) -> Iterator[Run]:
-    """Read the data, and start or resume a run, which has its folder to itself.
+    """Read the data, and start or resume a run in a locked folder.
+
+    Args:
+        options: which data, what to train, and where.
+
+    Yields:
+        The run, ready for `fit`. Its folder stays locked until the context ends.
 
     Raises:
-        UserError: data that is missing or broken; a folder that holds another run, or that another
-            process trains in; a checkpoint that does not fit.
+        UserError: the data is missing or broken; the folder contains another run, or another
+            process trains in it; the checkpoint does not fit the data.
     """
     if options.out and not options.resume:
-        check_folder(options.out)  # before the data is read, which may take long
+        check_folder(options.out)  # first, because reading the data may take long
     xp, config = device_module(options.device), options.training
     dataset = load_dataset(
         options.data.complete(),
@@ -288,8 +320,8 @@ def open_run(options: RunOptions) -> Iterator[Run]:
     )
     if config.monitor == "cider" and len(dataset.splits["dev"].names) < 2:
         raise UserError(
-            "--monitor cider needs two dev images or more: with one, CIDEr is always 0. Add images "
-            "to dev, or use --monitor loss"
+            "--monitor cider needs at least two dev images, because with one CIDEr is always 0. "
+            "Add images to dev, or use --monitor loss"
         )
     trainer = Trainer(options.as_recipe(), dataset, options.seed, options.workers, xp)
     folder = options.resume or new_folder(options.out, options.recipe)
@@ -300,51 +332,62 @@ def open_run(options: RunOptions) -> Iterator[Run]:
                 run.restore(*checkpoint.load(folder / RUN, "run"))
             yield run
     except UserError:
-        with contextlib.suppress(OSError):  # not empty: there is something to resume
+        with contextlib.suppress(OSError):  # a folder that is not empty stays
             folder.rmdir()
         raise
 
 
 @contextmanager
 def interruptible() -> Iterator[list]:
-    """Yield a list that fills when Ctrl-C is pressed (or SIGTERM arrives), so that the current step
-    can finish. A second Ctrl-C stops at once. Outside the main thread the list stays empty.
+    """Let the current step finish when Ctrl-C is pressed or SIGTERM arrives.
 
-    A signal that is ignored stays ignored: a shell starts `train &` that way, and Ctrl-C is not
-    meant for it."""
-    asked: list[int] = []
+    A second signal raises KeyboardInterrupt. A signal that was ignored stays ignored, as in a job
+    that a shell script starts with ``&``. Outside the main thread, signals are not handled.
 
-    def ask(number, _frame):
-        if asked:
+    Yields:
+        A list, empty until a signal arrives.
+    """
+    received: list[int] = []
+
+    def handle(number, _frame):
+        if received:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
     try:
         before = {
-            number: signal.signal(number, ask)
+            number: signal.signal(number, handle)
             for number in (signal.SIGINT, signal.SIGTERM)
             if signal.getsignal(number) is not signal.SIG_IGN
         }
-    except ValueError:  # signals belong to the main thread
+    except ValueError:  # only the main thread may set handlers
         before = {}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def check_folder(wanted: Path) -> None:
-    """Raise UserError if a new run cannot be here: it is a file, or holds a run."""
+    """Raise UserError if a new run cannot use this folder: it is a file, or contains a run."""
     if wanted.exists() and not wanted.is_dir():
-        raise UserError(f"--out {wanted}: this is a file; name a folder")
+        raise UserError(f"--out {wanted}: this is a file; give a folder")
     if (wanted / RUN).exists() or (wanted / MODEL).exists():
-        raise UserError(f"{wanted} holds a run: choose another --out, or --resume {wanted}")
+        raise UserError(f"{wanted} contains a run: choose another --out, or --resume {wanted}")
 
 
 def new_folder(wanted: Path | None, default: str) -> Path:
-    """Make the folder for a new run: `wanted` (see `check_folder`) or else runs/`default`, with -2,
-    -3, ... behind it if that is taken."""
+    """Create the folder for a new run.
+
+    Args:
+        wanted: the folder, or None.
+        default: the name of the folder in runs/ if `wanted` is None. If it exists, -2, -3, ... is
+            appended.
+
+    Raises:
+        UserError: the folder cannot be created, or contains a run.
+    """
     if wanted:
         check_folder(wanted)
     number = 1
@@ -355,5 +398,5 @@ def new_folder(wanted: Path | None, default: str) -> Path:
             return folder
         except OSError as error:
             if wanted or not isinstance(error, FileExistsError):
-                raise UserError(f"cannot make the folder {folder} ({error.strerror})") from error
+                raise UserError(f"cannot create the folder {folder} ({error.strerror})") from error
             number += 1

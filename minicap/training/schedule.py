@@ -1,4 +1,4 @@
-"""When a run does what: how many steps an epoch has, its kind, and the learning rate."""
+"""The schedule of a run: steps per epoch, kind of epoch, and learning rate."""
 
 import math
 from dataclasses import dataclass
@@ -8,9 +8,15 @@ from minicap.training.config import TrainingConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """The plan of a run over `captions` training captions of `images` images.
+    """How many steps each epoch of a run has, and the learning rate of each step.
 
-    Epochs and steps count from 0. The last `self_critical_epochs` epochs are self-critical.
+    Epochs and steps count from 0. The last `config.self_critical_epochs` epochs are self-critical;
+    the ones before are supervised.
+
+    Attributes:
+        config: how to train.
+        captions: number of training captions.
+        images: number of training images.
     """
 
     config: TrainingConfig
@@ -19,15 +25,15 @@ class Schedule:
 
     @property
     def supervised_epochs(self) -> int:
-        """How many epochs come before the self-critical ones."""
+        """The number of epochs before the self-critical ones."""
         return self.config.epochs - self.config.self_critical_epochs
 
     def is_self_critical(self, epoch: int) -> bool:
-        """Whether the model learns from its own captions in this epoch."""
+        """Return whether the model learns from its own captions in this epoch."""
         return self.config.self_critical_epochs > 0 and epoch >= self.supervised_epochs
 
     def steps(self, epoch: int) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         config = self.config
         if self.is_self_critical(epoch):
             return math.ceil(self.images / (config.batch_size // config.samples_per_image))
@@ -36,8 +42,11 @@ class Schedule:
         return math.ceil(self.captions / config.batch_size)
 
     def learning_rate(self, epoch: int, step: int) -> float:
-        """Adam's learning rate: a linear warm-up, then a linear decay, once for each kind of
-        epoch."""
+        """Return Adam's learning rate for one step.
+
+        It is the product of a linear warm-up over `warmup_epochs` and, with `decay`, a linear decay
+        to 0. The supervised and the self-critical epochs have a schedule each, with their own peak.
+        """
         config, first, epochs = self.config, 0, self.supervised_epochs
         peak = config.learning_rate
         if self.is_self_critical(epoch):

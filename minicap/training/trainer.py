@@ -1,4 +1,4 @@
-"""One step, one epoch's batches, the dev loss, and the state a checkpoint holds."""
+"""The trainer: one training step, the batches of an epoch, and evaluation on dev."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from minicap.training.self_critical import Critic
 from minicap.training.workers import Workers, shared_zeros
 from minicap.utils.errors import UserError
 
-DEV_BATCH = 256  # captions whose dev loss is computed together
+DEV_BATCH = 256  # captions in a batch of the dev set
 
 
 class Diverged(UserError):
@@ -29,12 +29,22 @@ class Diverged(UserError):
 
 
 class Trainer:
-    """A decoder in training: its parameters, its optimiser, and its place in the data.
+    """Train a decoder: its parameters, its optimiser and its position in the data.
 
     Attributes:
-        epoch, step: epochs done, and steps done in the current one.
-        decoder: with the parameters as they are now.
-        schedule: steps and learning rates.
+        epoch, step: epochs completed, and steps completed in the current epoch.
+        decoder: the decoder with its current parameters.
+        parameters: the decoder's parameters.
+        adam: the optimiser.
+        schedule: steps per epoch and learning rates.
+        workers: what computes the steps, one Replica each.
+        config, dataset, seed, xp: as given.
+
+    Example:
+        for batch in trainer.batches():
+            loss = trainer.train_step(batch)
+        dev_loss, accuracy = trainer.evaluate()
+        trainer.end_epoch()
     """
 
     def __init__(
@@ -48,13 +58,13 @@ class Trainer:
         """Initialise a decoder for the dataset.
 
         Args:
-            recipe: what to train, and how.
-            dataset: with the splits "train" and "dev".
-            seed: names every random stream.
-            workers: processes that share each batch; each has its part of the captions, its own
-                gradients and one BLAS thread. Their number changes the order of sums and so the
-                last bits of the result; for a given number, on a CPU, the result is always the
-                same. A GPU has one.
+            recipe: the architecture and how to train it.
+            dataset: the data, with the splits "train" and "dev".
+            seed: the seed of every random number stream.
+            workers: number of processes that divide each batch among them. Each has its own
+                captions, gradient buffer and BLAS thread. The number changes the order of sums and
+                so the last bits of the result; on a CPU, the same number always gives the same
+                bits. With cupy it is always 1.
             xp: numpy or cupy.
         """
         self.config, self.dataset, self.seed, self.xp = recipe.training, dataset, seed, xp
@@ -90,7 +100,7 @@ class Trainer:
         )
 
     def batches(self) -> Iterator[Batch | ImageBatch]:
-        """The rest of the current epoch's batches."""
+        """Iterate over the remaining batches of the current epoch."""
         split, config = self.dataset.splits["train"], self.config
         steps = self.schedule.steps(self.epoch)
         order = stream(self.seed, Purpose.ORDER, self.epoch)
@@ -109,13 +119,16 @@ class Trainer:
             yield split.batch(rows)
 
     def train_step(self, batch: Batch | ImageBatch) -> float:
-        """Update the parameters once: forward, backward, clipping, Adam.
+        """Update the parameters once: forward pass, backward pass, clipping, Adam.
+
+        Args:
+            batch: the next of `batches`.
 
         Returns:
-            The mean loss over the batch's words; in a self-critical epoch the mean reward, negated.
+            The mean loss per word in nats or, in a self-critical epoch, minus the mean reward.
 
         Raises:
-            Diverged: the loss is NaN or infinite. The parameters are as they were.
+            Diverged: the loss is NaN or infinite. The parameters are unchanged.
         """
         task: Callable = Replica.supervised
         if isinstance(batch, ImageBatch):
@@ -132,7 +145,7 @@ class Trainer:
             if self.config.clip_norm or len(parts) > 1:
                 sums = self.workers.run(Replica.sum_gradients, [(len(parts),) for _ in everyone])
                 squares = sum(sums, [])
-            loss = sum(map(float, losses))  # on a GPU, this waits for all of the above
+            loss = sum(map(float, losses))  # on a GPU, this waits for the kernels above
             if not math.isfinite(loss):
                 raise Diverged(f"the loss became {loss} at step {self.adam.t + 1}")
             limit = self.config.clip_norm
@@ -144,11 +157,12 @@ class Trainer:
         return loss
 
     def begin_self_critical(self) -> None:
-        """Sharpen the model before the first self-critical step, and reset Adam.
+        """Divide all logits by `self_critical_temperature`, and reset Adam.
 
-        Captions sampled from a model that was trained with dropout are poor, and there is little to
-        learn from them. Dividing all logits by a temperature below 1 makes the likelier words much
-        likelier. Adam's state is that of another loss.
+        A model that was trained with dropout gives too much probability to unlikely words, so
+        captions sampled from it are poor and teach it little. A temperature below 1 moves
+        probability to the likely words. Adam starts again because its state belongs to another
+        loss.
         """
         self.parameters["token_logits"][...] /= self.config.self_critical_temperature
         self.adam.m[...] = 0
@@ -156,30 +170,35 @@ class Trainer:
         self.adam.t = 0
 
     def end_epoch(self) -> None:
-        """Move on to the next epoch."""
+        """Go to the next epoch."""
         self.epoch, self.step = self.epoch + 1, 0
 
     def evaluate(self) -> tuple[float, float]:
-        """Compute dev loss and next-word accuracy, without dropout, as `validation` says."""
+        """Compute the loss and the next-word accuracy on dev, without dropout.
+
+        Returns:
+            The mean loss per word in nats, and the fraction of words predicted correctly. With
+            ``config.validation == "batches"``, both are means over 100 random batches.
+        """
         split, config = self.dataset.splits["dev"], self.config
         if config.validation == "batches":
             size = min(config.batch_size, len(split.names))
             rng = stream(self.seed, Purpose.VALIDATION, self.epoch)
-            sets = [one_caption_per_image(split, size, rng) for _ in range(100)]
-            found = [self.loss_and_correct(split.batch(rows)) for rows in sets]
+            batches = [one_caption_per_image(split, size, rng) for _ in range(100)]
+            results = [self.loss_and_correct(split.batch(rows)) for rows in batches]
             return (
-                sum(loss / words for loss, _, words in found) / len(found),
-                sum(correct / words for _, correct, words in found) / len(found),
+                sum(loss / words for loss, _, words in results) / len(results),
+                sum(correct / words for _, correct, words in results) / len(results),
             )
         by_length = numpy.argsort(split.lengths, kind="stable")
-        sets = numpy.array_split(by_length, math.ceil(len(by_length) / DEV_BATCH))
-        found = [self.loss_and_correct(split.batch(rows)) for rows in sets]
-        losses, correct, words = map(sum, zip(*found, strict=True))
+        batches = numpy.array_split(by_length, math.ceil(len(by_length) / DEV_BATCH))
+        results = [self.loss_and_correct(split.batch(rows)) for rows in batches]
+        losses, correct, words = map(sum, zip(*results, strict=True))
         return losses / words, correct / words
 
     @ignore_overflow
     def loss_and_correct(self, batch: Batch) -> tuple[float, int, int]:
-        """A batch's summed loss, and how many of how many words are predicted correctly."""
+        """Return a batch's summed loss, its number of correctly predicted words, and of words."""
         batch = batch_on(batch, self.xp)
         correct = self.xp.empty(batch.targets.shape, dtype=bool)
         with blas().limit(limits=self.workers.count):
@@ -187,13 +206,13 @@ class Trainer:
         return float(loss), int(correct.sum()), len(correct)
 
     def state(self) -> tuple[dict[str, numpy.ndarray], dict]:
-        """Everything the rest of the run depends on: arrays, and numbers for JSON."""
+        """Return the state to save in a checkpoint: arrays on the host, and numbers for JSON."""
         arrays = {"parameters": self.parameters.flat, "m": self.adam.m, "v": self.adam.v}
         place = {"epoch": self.epoch, "step": self.step, "t": self.adam.t}
         return {name: to_host(array) for name, array in arrays.items()}, place
 
     def restore(self, arrays: dict[str, numpy.ndarray], place: dict) -> None:
-        """Resume from what `state` returned."""
+        """Restore what `state` returned."""
         for array, name in (
             (self.parameters.flat, "parameters"),
             (self.adam.m, "m"),
@@ -204,10 +223,15 @@ class Trainer:
 
 
 def one_caption_per_image(split: Split, size: int, rng: numpy.random.Generator) -> numpy.ndarray:
-    """Choose `size` different images and one random caption of each.
+    """Choose random images and one random caption of each.
+
+    Args:
+        split: the images and captions to choose from.
+        size: number of images. A split with fewer images gives all of them.
+        rng: random number generator.
 
     Returns:
-        (size,) rows of the split's captions.
+        The chosen captions' rows in the split, (size,).
     """
     starts, counts = split.image_captions()
     images = rng.choice(len(counts), min(size, len(counts)), replace=False)

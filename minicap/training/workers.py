@@ -1,9 +1,9 @@
-"""Workers that compute side by side in memory they share.
+"""Workers: processes that compute in parallel on arrays in shared memory.
 
-They are processes where the system forks safely, and threads elsewhere. The threads of a Python
-process share the global interpreter lock (GIL), which each of the hundreds of small array functions
-of a training step would hand over: a tenth of the step (docs/speed.md). Processes share the arrays
-of `shared_zeros` only.
+On Linux, workers are forked processes. Elsewhere forking is not safe, and they are threads. Threads
+compete for the global interpreter lock (GIL) in each of the hundreds of small array operations of a
+training step, which costs a tenth of the step (docs/speed.md). Processes share only the arrays that
+`shared_zeros` made.
 """
 
 import math
@@ -23,50 +23,66 @@ import numpy
 from minicap.utils.errors import UserError
 
 FORK = sys.platform == "linux"
-OPEN: set[Connection] = set()  # this process's ends of the pipes to all helpers, of any Workers
+OPEN: set[Connection] = set()  # this process's ends of the pipes to the helpers of all Workers
 
 Helper = multiprocessing.process.BaseProcess | threading.Thread
 Outcome = tuple[Any, Exception | None, str]  # result, exception, the exception's traceback
 
 
 def shared_zeros(shape: int | tuple[int, ...], dtype) -> numpy.ndarray:
-    """Like numpy.zeros, in memory that forked processes read and write together."""
+    """Make an array of zeros in memory that this process shares with those it forks.
+
+    Args:
+        shape: as for numpy.zeros.
+        dtype: as for numpy.zeros.
+    """
     shape = (shape,) if isinstance(shape, int) else shape
     size = math.prod(shape) * numpy.dtype(dtype).itemsize
     return numpy.frombuffer(mmap.mmap(-1, max(size, 1)), dtype, math.prod(shape)).reshape(shape)
 
 
 class WorkerTraceback(Exception):
-    """The traceback of an exception raised in a helper, as text: its cause."""
+    """The traceback of an exception in a helper, as text. It is the exception's cause."""
 
 
 class Workers:
-    """This process and `count` - 1 helpers, which start when first needed and end with `stop`."""
+    """This process and its helpers, which compute jobs in parallel.
+
+    Helpers start when they are first needed and end with `stop`.
+
+    Attributes:
+        replicas: what each worker works on. The first belongs to this process.
+
+    Example:
+        workers = Workers(replicas)
+        losses = workers.run(Replica.supervised, jobs)
+    """
 
     def __init__(self, replicas: Sequence[Any]):
         """Make one worker for each replica.
 
         Args:
-            replicas: what each worker works on. A helper sees its replica as it was when the helper
-                started; later changes reach it through shared arrays or a job's arguments only.
+            replicas: what each worker works on. A helper process sees its replica as it was when
+                the helper started. Later changes reach it only through shared arrays and the
+                arguments of jobs.
         """
         self.replicas = replicas
         self.helpers: list[tuple[Connection, Helper]] = []
 
     @property
     def count(self) -> int:
-        """The number of workers, this process included."""
+        """The number of workers, including this process."""
         return len(self.replicas)
 
     def run(self, task: Callable, jobs: Sequence[tuple]) -> list[Any]:
-        """Call task(replica, *job) for each job at the same time, the first of them here.
+        """Run one job per worker in parallel: job k computes ``task(replicas[k], *jobs[k])``.
 
         Args:
-            task: a function of a module or class, such as Replica.update.
-            jobs: the arguments for each worker, at most `count`.
+            task: a function that pickle finds by name, such as Replica.update.
+            jobs: the arguments of each job, at most `count`. The first job runs in this process.
 
         Returns:
-            The results in order.
+            The results, in the order of the jobs.
 
         Raises:
             Exception: what the first failing job raised.
@@ -87,7 +103,7 @@ class Workers:
                 "again with fewer --workers"
             ) from error
         except BaseException:
-            self.stop()  # answers are still under way, and nobody will wait for them
+            self.stop()  # later runs must not receive the answers to these jobs
             raise
         for _, failure, text in outcomes:
             if failure:
@@ -95,13 +111,13 @@ class Workers:
         return [result for result, _, _ in outcomes]
 
     def start(self, replica: Any) -> tuple[Connection, Helper]:
-        """Start a helper. Returns this end of the pipe to it, and the helper."""
-        if not self.helpers:  # runs before multiprocessing waits for its own processes at exit
+        """Start a helper; return this process's end of its pipe, and the helper."""
+        if not self.helpers:  # at exit, end helpers before multiprocessing waits for its processes
             Finalize(self, stop_helpers, [self.helpers], exitpriority=0)
         here, there = multiprocessing.Pipe()
         OPEN.add(here)
         helper: Helper
-        # A daemonic process, such as a worker of multiprocessing.Pool, may not have children.
+        # A daemonic process, such as one of a multiprocessing.Pool, cannot have children.
         if FORK and not multiprocessing.current_process().daemon:
             context = multiprocessing.get_context("fork")
             helper = context.Process(target=work, args=(there, replica, True), daemon=True)
@@ -118,7 +134,7 @@ class Workers:
 
 
 def stop_helpers(helpers: list[tuple[Connection, Helper]]) -> None:
-    """Close the pipes to helpers, which then end, and wait for them."""
+    """End helpers by closing their pipes, and wait for them."""
     ending = []
     while helpers:
         pipe, helper = helpers.pop()
@@ -126,11 +142,11 @@ def stop_helpers(helpers: list[tuple[Connection, Helper]]) -> None:
         pipe.close()
         ending.append(helper)
     for helper in ending:
-        helper.join(timeout=1)  # one in the middle of a job may take longer
+        helper.join(timeout=1)  # a helper in the middle of a job may need longer
 
 
 def outcome_of(task: Callable, replica: Any, *job) -> Outcome:
-    """Run a job. Returns its result or its exception."""
+    """Run a job; return its result or its exception."""
     try:
         return task(replica, *job), None, ""
     except Exception as error:
@@ -138,8 +154,10 @@ def outcome_of(task: Callable, replica: Any, *job) -> Outcome:
 
 
 def sendable(outcome: Outcome) -> Outcome:
-    """The outcome in a form that a pipe can carry: with the traceback as text, and an exception
-    that cannot be pickled replaced by a RuntimeError with its message."""
+    """Return an outcome that can be pickled, with the traceback as text.
+
+    An exception that cannot be pickled is replaced by a RuntimeError with its message.
+    """
     result, error, _ = outcome
     if error is None:
         return result, None, ""
@@ -152,7 +170,7 @@ def sendable(outcome: Outcome) -> Outcome:
 
 
 def send_and_receive(error: Exception) -> None:
-    """Send an exception through a pipe and read it again, to see whether that works."""
+    """Send an exception through a pipe and receive it, to check that it can be pickled."""
     here, there = multiprocessing.Pipe()
     with here, there:
         here.send(error)
@@ -160,12 +178,12 @@ def send_and_receive(error: Exception) -> None:
 
 
 def work(pipe: Connection, replica: Any, forked: bool = False) -> None:
-    """Run a helper: job after job, until the other end of the pipe is closed."""
+    """Run a helper: compute jobs until the other end of the pipe is closed."""
     if forked:
-        for end in OPEN:  # inherited: while they are open here, other helpers would never end
+        for end in OPEN:  # inherited; other helpers would not end while they are open here
             end.close()
         OPEN.clear()
-        for number in signal.SIGINT, signal.SIGTERM:  # the first process decides when to stop
+        for number in signal.SIGINT, signal.SIGTERM:  # the main process decides when to stop
             signal.signal(number, signal.SIG_IGN)
     while True:
         try:

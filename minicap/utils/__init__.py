@@ -1,0 +1,1 @@
+"""Helpers that know nothing of captions: errors, files, downloads and command lines."""

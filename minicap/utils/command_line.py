@@ -1,4 +1,4 @@
-"""What all commands share: options, and errors of one line."""
+"""What all commands share: parsing options, and one-line errors."""
 
 import errno
 import io
@@ -13,14 +13,16 @@ from minicap.utils.renamed import RENAMED, option
 
 Options = TypeVar("Options")
 
-# What writing to a full or broken standard output fails with. (Files name themselves.) Other calls
-# that name no file, a fork for example, fail with other numbers.
+# How writing to a full or broken standard output fails. (Errors of other files have a file name.)
+# Other calls without a file name, a fork for example, fail with other numbers.
 OUTPUT_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
 def cpu_count() -> int:
-    """The number of processors this process may use; PYTHON_CPU_COUNT overrides it, as it does
-    for Python itself from 3.13 on."""
+    """Count the processors that this process may use.
+
+    The environment variable PYTHON_CPU_COUNT overrides it, as it does in Python 3.13.
+    """
     named = os.environ.get("PYTHON_CPU_COUNT", "")
     if named.isdecimal() and int(named):
         return int(named)
@@ -38,14 +40,15 @@ def parse(
     """Parse a command's options.
 
     Args:
-        kind: a dataclass; nested dataclasses add their fields.
-        command: its name, for the help text.
-        arguments: by default those of the shell.
-        default: where the options' defaults come from, if not from the class.
+        kind: a dataclass, with an option for each field. The fields of nested dataclasses are
+            options too.
+        command: the command's name, for the help text.
+        arguments: by default those of the process.
+        default: the options' defaults, if they are not the class's.
 
     Raises:
-        UserError: an option by a name that has changed.
-        SystemExit: an unknown option or a wrong value; or --help.
+        UserError: an option that has been renamed.
+        SystemExit: an unknown option or a wrong value (status 2), or --help (status 0).
     """
     import tyro
 
@@ -63,7 +66,7 @@ def parse(
 
 
 def option_names(kind: type) -> set[str]:
-    """The names of all fields of a dataclass and of the dataclasses in it."""
+    """List the names of all fields of a dataclass and of its nested dataclasses."""
     hints, names = get_type_hints(kind), set()
     for each in fields(kind):
         inner = hints[each.name]
@@ -74,8 +77,12 @@ def option_names(kind: type) -> set[str]:
 
 
 def run(command: Callable[[], int | None]) -> None:
-    """Call `command` and exit: with what it returns, or with 1 and one line on a UserError,
-    or where the system refuses a file. What cannot be printed is printed as an escape."""
+    """Run a command and exit.
+
+    The exit status is what `command` returns; 1, after a one-line message, if it raises UserError
+    or the operating system refuses; 130 for Ctrl-C; 141 if the reader of a pipe is gone. Characters
+    that the output's encoding lacks are printed as escapes.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -91,14 +98,14 @@ def run(command: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+    except BrokenPipeError:  # the output's reader is gone, for example `head`
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
         where = "" if error.filename is None else f"{plain(error.filename)}: "
         if error.filename is None and error.errno in OUTPUT_FAILS:
             where = "the output cannot be written: "
-            # At its end Python would try to write it once more.
+            # Otherwise Python tries to write the rest at exit, and fails again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Errors that are a user's to mend: one line that says what, where and what to do."""
+"""Errors that a user can fix: one line that says what is wrong, where, and what to do."""
 
 import re
 import sys
@@ -7,28 +7,33 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def plain(text: object) -> str:
-    """`text` with control characters as escapes: a terminal would obey them, a line would break."""
+    """Escape control characters, which would steer a terminal or break a line."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], str(text))
 
 
 class UserError(Exception):
-    """Something that the user can put right. Commands print it as one line and exit with 1."""
+    """A problem that the user can fix. Commands print it as one line and exit with status 1."""
 
 
 class UnusableImage(UserError):
-    """A picture that cannot be read: its name, a colon, the reason; which also stands alone."""
+    """An image that cannot be read.
+
+    Attributes:
+        name: the image's name.
+        reason: why it cannot be read. The message is "name: reason".
+    """
 
     def __init__(self, name: object, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
         self.name, self.reason = name, reason
 
     def __reduce__(self):
-        """Pickled as it was made: exceptions are otherwise rebuilt from their message alone."""
+        """Pickle both arguments: by default, exceptions are rebuilt from their message alone."""
         return type(self), (self.name, self.reason)
 
 
 def interrupted_quietly(kind, error, traceback) -> None:
-    """An excepthook: one word for Ctrl-C while a command is being imported."""
+    """Print one word, and no traceback, for Ctrl-C during imports: an excepthook."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:

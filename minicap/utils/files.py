@@ -1,4 +1,4 @@
-"""Files that are never half-written."""
+"""Atomic writes, lock files, and reading of text files."""
 
 import contextlib
 import gzip
@@ -15,16 +15,21 @@ from minicap.utils.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-LARGEST_TEXT = 1 << 30  # bytes that a compressed file may unpack to
+LARGEST_TEXT = 1 << 30  # bytes; the limit for unpacked text
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what was written there takes its place when the block ends.
+    """Yield a temporary path in the same folder, and rename it to `path` when the block ends.
 
-    It is synced to the disk before it is renamed. If anything fails, a full disk for example,
-    the temporary file is removed and what was at `path` is still there. A link stays one, a file's
-    permissions stay. UserError: an OSError, or at `path` is something else than a file.
+    The temporary file is synced to the disk before it is renamed. If anything fails, it is removed,
+    and `path` is as it was. Symbolic links and permissions are kept.
+
+    Args:
+        path: the file to replace or to create. Its folder is created if needed.
+
+    Raises:
+        UserError: the operating system refuses (a full disk), or `path` is not a regular file.
     """
     temporary = None
     try:
@@ -33,10 +38,10 @@ def replacing(path: Path) -> Iterator[Path]:
         except RuntimeError as error:  # until Python 3.13
             raise UserError(f"cannot write {path}: a link to itself") from error
         if path.exists() and not path.is_file():
-            raise UserError(f"cannot write {path}: this is no ordinary file")
+            raise UserError(f"cannot write {path}: this is not a regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         name = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        name.touch(exist_ok=False)  # with the permissions that a new file has here
+        name.touch(exist_ok=False)  # with a new file's permissions
         temporary = name
         yield temporary
         with open(temporary, "r+b") as file:
@@ -46,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"cannot write {path}: {reason}; nothing that was there is lost") from error
+        raise UserError(f"cannot write {path}: {reason}; no existing file was changed") from error
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
@@ -54,10 +59,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def exclusive(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs, and remove it afterwards.
+    """Hold a lock file while the block runs, and remove it afterwards.
 
-    The operating system releases the lock of a process that is killed. Raises UserError: `refusal`
-    if another process holds the lock, or the file cannot be made.
+    The operating system releases the lock of a process that is killed.
+
+    Args:
+        path: the lock file.
+        refusal: error message if another process holds the lock.
+
+    Raises:
+        UserError: another process holds the lock, or the file cannot be created.
     """
     from filelock import FileLock, Timeout
 
@@ -72,16 +83,23 @@ def exclusive(path: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed while it is held: nobody else can be holding it. (Windows keeps an open file.)
+        # Remove before releasing, so that no other process can hold it yet. (Windows refuses.)
         with contextlib.suppress(OSError):
             path.unlink()
         lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text`, all or nothing; compressed if it is called .gz. What
-    UTF-8 cannot hold (a file name's odd bytes, half a character out of JSON) becomes \\udc80 or the
-    like, as JSON has it."""
+    """Write a UTF-8 text file atomically.
+
+    Args:
+        path: the file; gzipped if its name ends in .gz.
+        text: its contents. Lone surrogates (undecodable bytes of a file name, for example) are
+            written as escapes, such as \\udc80.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     data = text.encode("utf-8", errors="backslashreplace")
     if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)
@@ -90,14 +108,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_png(image: "Image.Image", path: Path) -> None:
-    """Write an image as PNG, all or nothing."""
+    """Write an image as PNG, atomically."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         image.save(file, format="PNG", optimize=True)
 
 
 def read_text(path: Path, what: str) -> str:
-    """The UTF-8 text at `path`, unpacked if it is gzipped. UserError, naming `what` it should be,
-    where there is none."""
+    """Read a UTF-8 text file.
+
+    Args:
+        path: the file; unpacked if it is gzipped.
+        what: what the file should be, for messages.
+
+    Raises:
+        UserError: the file is missing, damaged, not UTF-8, or unpacks to more than LARGEST_TEXT.
+    """
     try:
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b" or path.suffix == ".gz"
@@ -108,17 +133,19 @@ def read_text(path: Path, what: str) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot read the {what} ({error.strerror or error})") from error
     if packed and len(data) > LARGEST_TEXT:
-        raise UserError(f"{path}: it would unpack to more than {LARGEST_TEXT:,} bytes")
+        raise UserError(f"{path}: would unpack to more than {LARGEST_TEXT:,} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{path}, line {line}: the {what} must be UTF-8 text: save it as such"
+            f"{path}, line {line}: the {what} must be UTF-8 text: save it as UTF-8"
         ) from error
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of `read_text`, as Unix, Windows and old Macs end them. Not str.splitlines, which
-    also cuts where a caption holds U+2028 or a form feed."""
+    """Read the lines of a text file (see `read_text`), with Unix, Windows or old Mac line ends.
+
+    str.splitlines would also split at U+2028 or a form feed inside a caption.
+    """
     return read_text(path, what).replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -1,4 +1,4 @@
-"""Options that have a new name. Old files are read by it, old command lines are answered by it."""
+"""Options that were renamed or removed: to read old files and to answer old command lines."""
 
 RENAMED = {
     # architecture
@@ -17,6 +17,7 @@ RENAMED = {
     "self_critical": "self_critical_epochs",
     "self_critical_rate": "self_critical_learning_rate",
     "samples": "samples_per_image",
+    "temperature": "self_critical_temperature",  # of training; generation's keeps its name
     "reward_bleu": "bleu_reward",
     "threads": "workers",
     # generation
@@ -25,7 +26,7 @@ RENAMED = {
     "block_ngrams": "no_repeat_ngram_size",
     "beginning": "prefix",
 }
-# Options of earlier versions, with the value that meant "off".
+# Removed options, with the value that meant "off".
 REMOVED = {
     "layers": 1,
     "maxout": False,
@@ -37,5 +38,5 @@ REMOVED = {
 
 
 def option(name: str) -> str:
-    """A field's name as the command line writes it: --beam-size for beam_size."""
+    """Return a field's name as an option of the command line: --beam-size for beam_size."""
     return "--" + name.replace("_", "-")

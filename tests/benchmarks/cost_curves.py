@@ -1,52 +1,51 @@
-"""What a word costs as batches, the vocabulary and the data grow, beside what operations explain.
+"""Measure the cost per word as batches, the vocabulary and the data grow, and model it.
 
     env -u OPENBLAS_CORETYPE python tests/benchmarks/cost_curves.py [--threads 2]
         [--out docs/images/cost.png]
 
-The course's decoder with 2,048 features and captions as COCO's. Each step's time is explained as
-a x (operations of the matrix products) + b x (parameters) + c, fitted to all points at once (least
-relative squares); prints each point and how far it is from that. The picture needs matplotlib.
+The original notebook's decoder with 2,048 features, and captions like COCO's. The time of a step is
+modelled as a x (operations of the matrix products) + b x (parameters) + c, fitted to all points
+(least relative squares). Prints each point and its deviation from the model. The plot needs
+matplotlib.
 """
 
 import argparse
 import statistics
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy
 
 sys.path.insert(0, str(Path(__file__).parent))
 import training_step
-from training_step import WORKS, make_batches, operations
+from training_step import WORKS, make_batches, new_trainer, operations
 
 from minicap.data.batches import pack
-from minicap.model.config import Sizes
-from minicap.training.recipes import RECIPES
-from minicap.training.trainer import Trainer
 
 WIDTHS = (2048, 120, 300, 100, 120)
 BATCHES = (16, 32, 64, 128, 256, 512)
 VOCABULARIES = (1000, 2500, 5000, 8769, 16000, 32000)
-DATA = (4, 16, 64, 256)  # different batches of 64: what an epoch goes through
+DATA = (4, 16, 64, 256)  # number of different batches of 64
 
 
 def measure(vocabulary: int, batch: int, threads: int, count: int) -> dict:
-    """Seconds of a step (the median over `count` batches; of three times through, the quickest, as
-    a shared machine has slow moments), words, operations and parameters."""
+    """Measure a step: seconds, words, operations and parameters.
+
+    The time is the median over `count` batches, and the minimum of three passes over them, because
+    a shared machine is slow at times.
+    """
     training_step.WORKS["curve"] = (vocabulary, batch, WIDTHS)
     batches = make_batches("curve", count)
     packed = [pack(*each) for each in batches]
-    recipe = replace(RECIPES["course"], clip_norm=5.0)
-    trainer = Trainer(recipe, Sizes(vocabulary, *WIDTHS), 0, threads)
+    trainer = new_trainer("curve", threads)
     passes = []
-    for number in range(4):  # the first is for warming up
+    for number in range(4):  # the first is a warm-up
         seconds = []
         for each in packed:
-            began = time.perf_counter()
+            start = time.perf_counter()
             trainer.train_step(each)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - start)
         if number:
             passes.append(statistics.median(seconds))
     return {
@@ -69,35 +68,35 @@ def main() -> None:
         "captions in the data": [(64 * n, measure(base, 64, options.threads, n)) for n in DATA],
     }
     points = [point for curve in curves.values() for _, point in curve]
-    causes = numpy.array([[p["operations"], p["parameters"], 1] for p in points])
+    inputs = numpy.array([[p["operations"], p["parameters"], 1] for p in points])
     seconds = numpy.array([p["seconds"] for p in points])
-    rates = numpy.linalg.lstsq(causes / seconds[:, None], numpy.ones(len(points)), rcond=None)[0]
+    rates = numpy.linalg.lstsq(inputs / seconds[:, None], numpy.ones(len(points)), rcond=None)[0]
     speed, each, constant = 1e-9 / rates[0], rates[1] * 1e9, rates[2] * 1e3
-    print(f"{speed:.0f} GFLOP/s, {each:.2f} ns a parameter, {constant:.1f} ms a step")
+    print(f"{speed:.0f} GFLOP/s, {each:.2f} ns per parameter, {constant:.1f} ms per step")
     for name, curve in curves.items():
-        print(f"{name:26}{'us a word':>12}{'explained':>12}{'off by':>8}")
+        print(f"{name:26}{'us per word':>12}{'model':>12}{'deviation':>11}")
         for size, p in curve:
-            p["explained"] = rates @ [p["operations"], p["parameters"], 1]
-            each, told = (1e6 * p[key] / p["words"] for key in ("seconds", "explained"))
-            print(f"{size:26,}{each:12.1f}{told:12.1f}{each / told - 1:8.0%}")
+            p["model"] = rates @ [p["operations"], p["parameters"], 1]
+            each, model = (1e6 * p[key] / p["words"] for key in ("seconds", "model"))
+            print(f"{size:26,}{each:12.1f}{model:12.1f}{each / model - 1:11.0%}")
     if options.out:
         draw(curves, options.out)
 
 
 def draw(curves: dict, path: Path) -> None:
-    """One panel for each curve, measured and explained."""
+    """Plot one panel for each curve, measured and modelled."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     for axes, (name, curve) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
         sizes = [size for size, _ in curve]
-        for key, style in (("explained", "-"), ("seconds", "o")):
+        for key, style in (("model", "-"), ("seconds", "o")):
             each = [1e6 * p[key] / p["words"] for _, p in curve]
-            label = "measured" if key == "seconds" else "explained by operations"
+            label = "measured" if key == "seconds" else "modelled from operations"
             axes.plot(sizes, each, style, color="#c8553d" if key == "seconds" else "#8ab4d8",
                       label=label)  # fmt: skip
         top = 1.15 * max(1e6 * p["seconds"] / p["words"] for _, p in curve)
-        axes.set(xscale="log", xlabel=name, ylim=(0, top), ylabel="microseconds a word")
+        axes.set(xscale="log", xlabel=name, ylim=(0, top), ylabel="microseconds per word")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45)
         axes.minorticks_off()
         axes.grid(color="#dddddd")

@@ -1,17 +1,17 @@
-"""Photos a second: minicap.encode beside the bare network, and beside PyTorch and TensorFlow.
+"""Compare the photos per second of `minicap encode` with the bare network, PyTorch and TensorFlow.
 
     python tests/benchmarks/encode_photos.py PHOTOS_FOLDER [--encoder FILE.onnx] [--rounds 3]
         [--photos 96] [--threads 2] [--device cpu|cuda] [--ways bare minicap]
         [--tensorflow PYTHON]
 
-bare        ONNX Runtime's session on prepared pictures: what the network alone can do
-minicap     the same session fed from files by minicap.encode's way, and written into a store
+bare        ONNX Runtime's session on preprocessed images: what the network alone can do
+minicap     the same session as `minicap encode` uses it, from photo files to a feature store
 torch       the seeded InceptionV3 from minicap's table, batch norm folded, channels last
-tensorflow  Keras' InceptionV3 with random weights in a tf.function, by the Python of an
-            environment that has TensorFlow
+tensorflow  Keras' InceptionV3 with random weights in a tf.function, run by the Python of an
+            environment that has TensorFlow (--tensorflow)
 
-All but minicap get pictures that are prepared already. In turns, each in a process of its own, so
-many photos after a warm-up; prints minimum and median seconds, and the rate beside bare's.
+All except minicap get preprocessed images. The variants run interleaved, each in its own process,
+after a warm-up. Prints the minimum and median seconds, and the rate relative to bare's.
 """
 
 import argparse
@@ -29,25 +29,25 @@ import numpy
 
 
 def pixels(count: int) -> numpy.ndarray:
-    """Prepared pictures."""
+    """Make preprocessed images."""
     return numpy.random.default_rng(0).integers(0, 256, (count, 299, 299, 3), numpy.uint8)
 
 
 def timed(run: Callable[[numpy.ndarray], object], count: int, batch: int = 8) -> float:
-    """Seconds for `count` prepared pictures in batches, of which a few are made."""
-    pictures = pixels(batch)
-    run(pictures)
-    began = time.perf_counter()
+    """Measure the seconds for `count` preprocessed images in batches, after a warm-up."""
+    images = pixels(batch)
+    run(images)
+    start = time.perf_counter()
     for _ in range(0, count, batch):
-        run(pictures)
-    return time.perf_counter() - began
+        run(images)
+    return time.perf_counter() - start
 
 
 def bare(options) -> float:
     from minicap.backend import to_host
 
     ours = encoder(options, options.threads)
-    return timed(lambda pictures: to_host(ours.encode(pictures)), options.photos, ours.batch)
+    return timed(lambda images: to_host(ours.encode(images)), options.photos, ours.batch)
 
 
 def minicap(options) -> float:
@@ -59,7 +59,7 @@ def minicap(options) -> float:
     ours, photos = encoder(options, 1), find_photos(options.folder)
     ours.encode(pixels(ours.batch))
     names = [f"{n}/{name}" for n in range(options.photos) for name in photos.names]
-    names = names[: options.photos]  # a small folder is gone through several times
+    names = names[: options.photos]  # a small folder is used several times
 
     def batches() -> Iterator[list[str]]:
         for start in range(0, len(names), ours.batch):
@@ -67,12 +67,12 @@ def minicap(options) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore.create(Path(folder, "store"), names, ours.about(), ours.batch)
-        began = time.perf_counter()
+        started = time.perf_counter()
         results = encode_batches(
             ours, batches(), lambda name: photos.open(name.partition("/")[2]), options.threads, runs
         )
         assert sum(store.fill(results)) == options.photos
-        return time.perf_counter() - began
+        return time.perf_counter() - started
 
 
 def encoder(options, threads: int):
@@ -98,11 +98,11 @@ def torch(options) -> float:
         kernel, bias = map(torch.from_numpy, fold(layer, pixels=index == 0))
         folded.append((kernel.to(memory_format=last), bias))
 
-    def run(pictures):
-        numbers = iter(folded)
+    def run(images):
+        weights = iter(folded)
 
         def conv(name, c, x):
-            kernel, bias = next(numbers)
+            kernel, bias = next(weights)
             pad = (c.height // 2, c.width // 2) if c.padding == "same" else 0
             return functional.conv2d(x, kernel, bias, c.stride, pad).relu_()
 
@@ -113,7 +113,7 @@ def torch(options) -> float:
             return functional.avg_pool2d(x, 3, p.stride, pad, count_include_pad=False)
 
         with torch.inference_mode():
-            x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+            x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
             x = x.contiguous(memory_format=last)
             return network(x, conv, pool, lambda name, ways: torch.cat(ways, 1)).mean((2, 3))
 
@@ -130,10 +130,10 @@ def tensorflow(options) -> float:
     )
 
     @tensorflow.function
-    def run(pictures):
-        return network(tensorflow.cast(pictures, tensorflow.float32) / 127.5 - 1, training=False)
+    def run(images):
+        return network(tensorflow.cast(images, tensorflow.float32) / 127.5 - 1, training=False)
 
-    return timed(lambda pictures: run(tensorflow.constant(pictures)).numpy(), options.photos)
+    return timed(lambda images: run(tensorflow.constant(images)).numpy(), options.photos)
 
 
 WAYS = {way.__name__: way for way in (bare, minicap, torch, tensorflow)}
@@ -166,7 +166,7 @@ def main() -> None:
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             runs.append(json.loads(output.splitlines()[-1]))
     where = f"{options.device}, {options.threads} threads"
-    print(f"{options.photos} photos, {where}, {options.rounds} rounds in turns")
+    print(f"{options.photos} photos, {where}, {options.rounds} interleaved rounds")
     print(f"{'':12}{'min s':>8}{'median s':>10}{'photos/s':>10}{'of bare':>9}{'peak MB':>9}")
     base = statistics.median(run["seconds"] for run in found["bare"])
     for way, runs in found.items():

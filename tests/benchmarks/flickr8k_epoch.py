@@ -1,12 +1,13 @@
-"""One Flickr8k epoch: minicap beside PyTorch, in turns, each in a process of its own.
+"""Compare one epoch on Flickr8k with PyTorch.
 
     python tests/benchmarks/flickr8k_epoch.py FLICKR8K_FOLDER [--rounds 3] [--threads 2]
 
-Same data, sizes, batches of 64, dropout 0.3, clipping at 5 and Adam. PyTorch runs twice:
-torch-course pads, projects every position to the vocabulary and masks the loss; torch-packed
-projects real words only, with fused Adam. Prints seconds an epoch (minimum and median over the
-rounds), peak memory (of all processes) and the ratio to minicap. The folder is one with Flickr8k's
-token file, split lists and mobilenetv2_features.npz.
+All variants have the same data, sizes, batches of 64, dropout 0.3, clipping at 5 and Adam. They run
+interleaved, each in its own process. PyTorch has two: torch-course pads, projects every position to
+the vocabulary and masks the loss; torch-packed projects only real words and uses fused Adam. Prints
+the seconds per epoch (minimum and median over the rounds), the peak memory of all processes, and
+the ratio to minicap. The folder has Flickr8k's token file, split lists and
+mobilenetv2_features.npz.
 """
 
 import argparse
@@ -20,11 +21,11 @@ from pathlib import Path
 import numpy
 from training_step import peak_megabytes
 
-WRITERS = ("minicap", "torch-packed", "torch-course")
+WAYS = ("minicap", "torch-packed", "torch-course")
 
 
 def data_files(folder: Path):
-    """The folder's captions, features and splits."""
+    """Return the folder's captions, features and splits."""
     from minicap.data.dataset import DataFiles
 
     return DataFiles(
@@ -36,33 +37,30 @@ def data_files(folder: Path):
 
 
 def load(folder: Path, max_length: int = 22):
-    """The data set of both, by minicap's reader."""
+    """Load the data set for all variants with minicap's reader."""
     from minicap.data.dataset import load_dataset
 
     return load_dataset(data_files(folder), min_count=5, max_length=max_length, standardise=False)
 
 
 def minicap_epoch(dataset, threads: int) -> tuple[float, float]:
-    """Seconds and mean loss of one epoch, after a warm-up of ten steps."""
-    from minicap.model.config import Sizes
+    """Measure seconds and mean loss of one epoch, after a warm-up of ten steps."""
     from minicap.training.recipes import RECIPES
     from minicap.training.trainer import Trainer
 
-    train = dataset.splits["train"]
-    sizes = Sizes(len(dataset.vocabulary), train.features.shape[1])
-    trainer = Trainer(RECIPES["flickr8k"], sizes, 0, threads)
-    batches = trainer.batches(train)
+    trainer = Trainer(RECIPES["flickr8k"], dataset, 0, threads)
+    batches = trainer.batches()
     for _ in range(10):
         trainer.train_step(next(batches))
-    began, losses = time.perf_counter(), []
+    start, losses = time.perf_counter(), []
     trainer.step = 0
-    for batch in trainer.batches(train):
+    for batch in trainer.batches():
         losses.append(trainer.train_step(batch))
-    return time.perf_counter() - began, float(numpy.mean(losses))
+    return time.perf_counter() - start, float(numpy.mean(losses))
 
 
 def torch_epoch(dataset, threads: int, packed: bool) -> tuple[float, float]:
-    """The same with PyTorch's own layers."""
+    """Measure the same with PyTorch's layers."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -94,11 +92,11 @@ def torch_epoch(dataset, threads: int, packed: bool) -> tuple[float, float]:
     model = Decoder(train.features.shape[1], len(vocabulary))
     adam = torch.optim.Adam(model.parameters(), 1e-3, fused=packed)
     features, all_ids = torch.from_numpy(train.features), torch.from_numpy(train.ids).long()
-    photo, lengths = torch.from_numpy(train.photo), torch.from_numpy(train.lengths)
+    image, lengths = torch.from_numpy(train.image), torch.from_numpy(train.lengths)
 
     def step(rows) -> float:
         ids = all_ids[rows, : int(lengths[rows].max())]
-        loss = model(features[photo[rows]], ids)
+        loss = model(features[image[rows]], ids)
         adam.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5)
@@ -108,9 +106,9 @@ def torch_epoch(dataset, threads: int, packed: bool) -> tuple[float, float]:
     batches = torch.randperm(len(lengths)).split(64)
     for rows in batches[:10]:
         step(rows)
-    began = time.perf_counter()
+    start = time.perf_counter()
     losses = [step(rows) for rows in batches]
-    return time.perf_counter() - began, float(numpy.mean(losses))
+    return time.perf_counter() - start, float(numpy.mean(losses))
 
 
 def main() -> None:
@@ -118,7 +116,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--one", choices=WRITERS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         dataset = load(options.folder)
@@ -128,21 +126,21 @@ def main() -> None:
             seconds, loss = torch_epoch(dataset, options.threads, options.one == "torch-packed")
         print(json.dumps({"seconds": seconds, "loss": loss, "megabytes": peak_megabytes()}))
         return
-    found: dict[str, list[dict]] = {writer: [] for writer in WRITERS}
+    found: dict[str, list[dict]] = {way: [] for way in WAYS}
     for _ in range(options.rounds):
-        for writer in WRITERS:
-            command = [sys.executable, __file__, str(options.folder), "--one", writer]
+        for way in WAYS:
+            command = [sys.executable, __file__, str(options.folder), "--one", way]
             command += ["--threads", str(options.threads)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found[writer].append(json.loads(output))
-    print(f"one epoch of Flickr8k, {options.threads} threads, {options.rounds} rounds in turns")
+            found[way].append(json.loads(output))
+    print(f"one epoch of Flickr8k, {options.threads} threads, {options.rounds} interleaved rounds")
     print(f"{'':20}{'min s':>8}{'median s':>10}{'ratio':>8}{'peak MB':>9}{'loss':>8}")
     ours = statistics.median(run["seconds"] for run in found["minicap"])
-    for writer, runs in found.items():
+    for way, runs in found.items():
         seconds = [run["seconds"] for run in runs]
         median = statistics.median(seconds)
         print(
-            f"{writer:20}{min(seconds):8.1f}{median:10.1f}{median / ours:8.2f}"
+            f"{way:20}{min(seconds):8.1f}{median:10.1f}{median / ours:8.2f}"
             f"{max(run['megabytes'] for run in runs):9.0f}{runs[0]['loss']:8.3f}"
         )
 

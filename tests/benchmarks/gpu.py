@@ -1,10 +1,10 @@
-"""All that needs a GPU, in one go: the device tests, then a training step beside PyTorch's, with
-products in float32 and in TF32.
+"""Run everything that needs a GPU: the device tests, then the comparison of a training step with
+PyTorch, in float32 and in TF32.
 
     python tests/benchmarks/gpu.py [--rounds 3] [--json FOLDER]
 
-For a machine with an NVIDIA GPU, `pip install -e ".[gpu,test]"` and PyTorch for CUDA. Ends with
-the first failure's status.
+Needs an NVIDIA GPU, `pip install -e ".[gpu,test]"` and PyTorch for CUDA. Stops at the first failure
+with its exit status.
 """
 
 import argparse

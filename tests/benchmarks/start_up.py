@@ -1,8 +1,8 @@
-"""How long starting takes: `import minicap` beyond `import numpy`, and a command's --help.
+"""Measure start-up times: `import minicap` compared with `import numpy`, and a command's --help.
 
     python tests/benchmarks/start_up.py [--rounds 15]
 
-In turns, each a new process, medians.
+Each measurement is a new process. The commands run interleaved; prints medians.
 """
 
 import argparse
@@ -27,9 +27,9 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(options.rounds):
         for name, arguments in COMMANDS.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.perf_counter() - start)
     for name, found in seconds.items():
         print(f"{name:34}{1e3 * statistics.median(found):7.0f} ms")
 

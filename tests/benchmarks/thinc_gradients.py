@@ -1,9 +1,9 @@
-"""Are the gradients of thinc's layers right? Central differences in every input number.
+"""Check the gradients of thinc's layers against central differences in every input.
 
     python tests/benchmarks/thinc_gradients.py      (needs thinc; docs/comparison.md has the result)
 
-thinc computes in float32, so a right gradient is off by a thousandth or so. The dense layer is the
-control: it shows that the method sees right gradients as right.
+thinc computes in float32, so a correct gradient has an error of about 0.001. The dense layer is the
+control: it shows that the method accepts correct gradients.
 """
 
 import numpy
@@ -24,7 +24,7 @@ LENGTHS = 4, 3, 1
 
 
 class PortableOps(NumpyOps):
-    """The LSTM that thinc has for devices without code of their own."""
+    """thinc's portable LSTM, for devices without their own implementation."""
 
     lstm_forward_training = Ops.lstm_forward_training
     lstm_forward_inference = Ops.lstm_forward_inference
@@ -32,7 +32,7 @@ class PortableOps(NumpyOps):
 
 
 def error(model, h: float = 1e-2) -> float:
-    """The distance of the layer's gradient from central differences, relative to their length."""
+    """Return the distance of a layer's gradient from central differences, divided by their norm."""
     rng = numpy.random.default_rng(0)
     X = [rng.standard_normal((length, 3)).astype("f") for length in LENGTHS]
     model.initialize(X=X)
@@ -55,7 +55,7 @@ def error(model, h: float = 1e-2) -> float:
 
 
 def lstm():
-    """An LSTM of four cells on lists of arrays."""
+    """Make an LSTM of four units for lists of arrays."""
     return chain(list2padded(), LSTM(4, 3, bi=False, depth=1, dropout=0.0), padded2list())
 
 

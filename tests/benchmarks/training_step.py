@@ -1,32 +1,33 @@
-"""One training step (forward, backward, clipping, Adam): minicap beside PyTorch and TensorFlow.
+"""Compare one training step (forward, backward, clipping, Adam) with PyTorch and TensorFlow.
 
     env -u OPENBLAS_CORETYPE python tests/benchmarks/training_step.py [--work coco flickr8k ...]
         [--threads 2] [--rounds 5] [--steps 40] [--busy] [--tensorflow PYTHON] [--json FILE]
         [--device cuda [--tf32]]
 
-minicap        Trainer.train_step, from ids and features to new parameters
-torch-course   the course's graph: pad, project every position to the vocabulary, mask the loss
-torch-best     only real words are projected, the LSTM gets a packed sequence, Adam is fused
-torch-padded   as torch-best, but for the LSTM, which gets padded captions
-torch-compiled as torch-padded, by torch.compile (needs a C++ compiler)
-tensorflow     the course's graph with Keras' layers and Adam, in a tf.function, by the Python of
-               an environment that has TensorFlow
-products       no step at all: only the matrix products of minicap's, in its shapes and by its
-               workers. NumPy cannot take the step in less (CPU only)
+minicap        Trainer.train_step, from ids and features to updated parameters
+torch-course   the original notebook's graph: pad, project every position, mask the loss
+torch-best     project only real words, give the LSTM a packed sequence, use fused Adam
+torch-padded   as torch-best, but the LSTM gets padded captions
+torch-compiled torch-padded with torch.compile (needs a C++ compiler)
+tensorflow     the original notebook's graph with Keras' layers and Adam in a tf.function, run by
+               the Python of an environment that has TensorFlow (--tensorflow)
+products       only the matrix products (GEMMs) of minicap's step, in the same shapes and workers:
+               a lower bound for NumPy (CPU only)
 
-In turns, each in a process of its own, after a warm-up; prints minimum and median milliseconds of
-a step, the ratio to minicap, the peak of memory, and the share of the limit: the step's nominal
-operations (packed: padding not counted, whatever a trick saves), divided by the time and by the
-rate of the best square matrix product that NumPy reaches in the same run with as many threads.
-With --busy another process keeps one core at work meanwhile. With --device cuda both run on an
-NVIDIA GPU: minicap on CuPy, PyTorch with cuDNN's LSTM and, but for the course's graph, fused Adam;
-all products in float32 or, with --tf32, in TF32.
+The variants run interleaved, each in its own process, after a warm-up. Printed are the minimum and
+median milliseconds of a step, the ratio to minicap, the peak memory, and the fraction of the limit.
+The limit is the rate of the best square matrix product that NumPy reaches in the same run with the
+same number of threads; the rate of a step is its nominal operations (without padding, and without
+what a trick saves) divided by its time. With --busy another process keeps one core busy. With
+--device cuda everything runs on an NVIDIA GPU: minicap on CuPy, PyTorch with cuDNN's LSTM and fused
+Adam (except torch-course). Products are in float32 or, with --tf32, in TF32.
 """
 
 import argparse
 import json
 import math
 import multiprocessing
+import operator
 import os
 import resource
 import statistics
@@ -40,8 +41,8 @@ from pathlib import Path
 
 import numpy
 
-# vocabulary, batch, and the decoder's widths: feature, image bottleneck, hidden, embedding, logit
-# bottleneck; 0: none
+# vocabulary size, batch size, and the decoder's sizes: features, image bottleneck, hidden,
+# embedding, logit bottleneck (0: none)
 WORKS = {
     "coco": (8769, 64, (2048, 120, 300, 100, 120)),
     "flickr8k": (2539, 64, (2048, 120, 300, 100, 120)),
@@ -53,19 +54,20 @@ PAD, START, END = 0, 1, 2
 
 
 def make_batches(work: str, count: int = 16):
-    """Batches of features (N, F), ids (N, T) padded with PAD, and lengths (N,), START and END
-    among them. Captions have 10.5 words on average and 20 at the most, and words come as often as
-    Zipf's law has it."""
+    """Make batches: features (N, F), ids (N, T) padded with PAD, and lengths (N,), which count
+    START and END. Captions have 10.5 words on average and at most 20, with word frequencies as in
+    Zipf's law."""
     vocabulary, size, (feature, *_) = WORKS[work]
     rng = numpy.random.default_rng(0)
-    often = 1 / (numpy.arange(vocabulary - 3) + 2.7)
+    frequencies = 1 / (numpy.arange(vocabulary - 3) + 2.7)
+    frequencies /= frequencies.sum()
     batches = []
     for _ in range(count):
         words = numpy.clip(8 + rng.gamma(1.2, 2.2, size), 6, 20).round().astype(int)
         ids = numpy.full((size, words.max() + 2), PAD)
         ids[:, 0] = START
         for row, length in zip(ids, words, strict=True):
-            row[1 : length + 1] = 3 + rng.choice(vocabulary - 3, length, p=often / often.sum())
+            row[1 : length + 1] = 3 + rng.choice(vocabulary - 3, length, p=frequencies)
             row[length + 1] = END
         features = rng.random((size, feature), dtype=numpy.float32)
         batches.append((features, ids.astype(numpy.int32), words + 2))
@@ -73,26 +75,47 @@ def make_batches(work: str, count: int = 16):
 
 
 def operations(work: str, batches) -> float:
-    """Floating-point operations of the mean step: two for each weight and row, forward, and twice
-    that backward (the image's first layer needs no gradient of its input)."""
+    """Count the floating-point operations of the mean step: two for each weight and row in the
+    forward pass, and twice that in the backward pass (the first image layer needs no gradient of
+    its input)."""
     vocabulary, size, (feature, image, hidden, embedding, logits) = WORKS[work]
     rows = numpy.mean([(lengths - 1).sum() for *_, lengths in batches])
     per_row = (hidden + embedding) * 4 * hidden + hidden * logits
     per_row += (logits or hidden) * vocabulary
-    photo = 2 * feature * image + 3 * image * hidden if image else 2 * feature * hidden
-    return 2 * (3 * rows * per_row + size * photo)
+    per_image = 2 * feature * image + 3 * image * hidden if image else 2 * feature * hidden
+    return 2 * (3 * rows * per_row + size * per_image)
+
+
+def new_trainer(work: str, threads: int, device: str = "cpu"):
+    """Make a trainer for a work's sizes; its own data set is a placeholder of one caption."""
+    from minicap.backend import device_module
+    from minicap.data.dataset import Dataset, Split
+    from minicap.data.features import Scaling
+    from minicap.data.vocabulary import Vocabulary
+    from minicap.model.config import DecoderConfig
+    from minicap.training.recipes import RECIPES, Recipe
+    from minicap.training.trainer import Trainer
+
+    size, _, (feature, *widths) = WORKS[work]
+    vocabulary = Vocabulary(f"w{number}" for number in range(size - 4))
+    split = Split(
+        ["0.jpg"],
+        numpy.zeros((1, feature), numpy.float32),
+        numpy.array([0]),
+        numpy.array([[vocabulary.start, vocabulary.end]]),
+        numpy.array([2]),
+        [[""]],
+    )
+    splits = {"train": split, "dev": split}
+    dataset = Dataset(splits, vocabulary, Scaling.none(feature), None, [])
+    recipe = Recipe(DecoderConfig(*widths), replace(RECIPES["course"].training, clip_norm=5.0))
+    return Trainer(recipe, dataset, 0, threads, device_module(device))
 
 
 def minicap(work: str, threads: int, device: str) -> Callable:
-    from minicap.backend import device_module
     from minicap.data.batches import pack
-    from minicap.model.config import Sizes
-    from minicap.training.recipes import RECIPES
-    from minicap.training.trainer import Trainer
 
-    vocabulary, _, widths = WORKS[work]
-    recipe = replace(RECIPES["course"], clip_norm=5.0)
-    trainer = Trainer(recipe, Sizes(vocabulary, *widths), 0, threads, device_module(device))
+    trainer = new_trainer(work, threads, device)
     return lambda features, ids, lengths: trainer.train_step(pack(features, ids, lengths))
 
 
@@ -105,45 +128,45 @@ def products(work: str, threads: int, device: str) -> Callable:
 
     vocabulary, _, (feature, image, hidden, embedding, logits) = WORKS[work]
     blas = ThreadpoolController()
-    most = 20 * WORKS[work][1] * max(vocabulary, 4 * hidden)  # numbers in the largest array
-    rooms = numpy.random.default_rng(0).random((3, most), dtype=numpy.float32)
-    place = numpy.empty(most, numpy.float32)  # of all results
+    largest = 20 * WORKS[work][1] * max(vocabulary, 4 * hidden)  # numbers in the largest array
+    operands = numpy.random.default_rng(0).random((3, largest), dtype=numpy.float32)
+    result = numpy.empty(largest, numpy.float32)
 
-    def multiply(rows: int, inputs: int, outputs: int, ways: str) -> None:
-        """A layer's products: y = x W, the gradients of W and of x; `ways` has those wanted."""
+    def multiply(rows: int, inputs: int, outputs: int, wanted: str) -> None:
+        """Compute those of a layer's products that are wanted: y = x W, dW and dx."""
         shapes = {"x": (rows, inputs), "y": (rows, outputs), "W": (inputs, outputs)}
-        results = {way: place[: math.prod(shape)].reshape(shape) for way, shape in shapes.items()}
+        out = {name: result[: math.prod(shape)].reshape(shape) for name, shape in shapes.items()}
         x, y, W = (
-            room[: math.prod(shape)].reshape(shape)
-            for room, shape in zip(rooms, shapes.values(), strict=True)
+            operand[: math.prod(shape)].reshape(shape)
+            for operand, shape in zip(operands, shapes.values(), strict=True)
         )
-        if "y" in ways:
-            multiply_few_rows(x, W, results["y"])
-        if "W" in ways:
-            numpy.matmul(x.T, y, out=results["W"])
-        if "x" in ways:
-            numpy.matmul(y, W.T, out=results["x"])
+        if "y" in wanted:
+            multiply_few_rows(x, W, out["y"])
+        if "W" in wanted:
+            numpy.matmul(x.T, y, out=out["W"])
+        if "x" in wanted:
+            numpy.matmul(y, W.T, out=out["x"])
 
-    def work_of(share: Batch) -> None:
-        captions, words, rows = share.counts.values()
+    def all_products(part: Batch) -> None:
+        captions, words, rows = part.counts.values()
         with blas.limit(limits=1, user_api="blas"):
             if image:
                 multiply(captions, feature, image, "yW")
             multiply(captions, image or feature, hidden, "yWx" if image else "yW")
             multiply(words, embedding, 4 * hidden, "yWx")
             multiply(rows, hidden, 4 * hidden, "W")
-            for size in share.sizes:
+            for size in part.batch_sizes:
                 multiply(size, hidden, 4 * hidden, "y")
-                multiply(size, 4 * hidden, hidden, "y")  # the way back; U is copied for it
+                multiply(size, 4 * hidden, hidden, "y")  # backward, with a copy of U
             if logits:
                 multiply(rows, hidden, logits, "yWx")
             multiply(rows, logits or hidden, vocabulary, "yWx")
 
-    workers = Workers(threads, lambda method, share: work_of(share))
+    workers = Workers([all_products] * threads)
 
     def step(features, ids, lengths) -> float:
-        shares = [(share,) for share, _ in pack(features, ids, lengths).split(threads)]
-        workers.run("", shares)
+        parts = pack(features, ids, lengths).split(threads)
+        workers.run(operator.call, [(part,) for part, _ in parts])
         return 0.0
 
     return step
@@ -244,8 +267,8 @@ def tensorflow(work: str, threads: int, device: str) -> Callable:
             each = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, wide(narrow(h)))
             real = tf.cast(targets != PAD, tf.float32)
             loss = tf.reduce_sum(each * real) / tf.reduce_sum(real)
-        variables = [v for part in (bottleneck, first, embed, lstm, narrow, wide)
-                     for v in part.trainable_variables]  # fmt: skip
+        variables = [v for layer in (bottleneck, first, embed, lstm, narrow, wide)
+                     for v in layer.trainable_variables]  # fmt: skip
         adam.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
@@ -264,7 +287,7 @@ WAYS: dict[str, Callable[[str, int, str], Callable]] = {
 
 
 def matrix_rate(threads: int, device: str = "cpu") -> float:
-    """Operations a second of NumPy's, or CuPy's, best square product in float32."""
+    """Measure the operations per second of NumPy's or CuPy's best square product in float32."""
     from threadpoolctl import threadpool_limits
 
     from minicap.backend import device_module, to_device
@@ -275,14 +298,14 @@ def matrix_rate(threads: int, device: str = "cpu") -> float:
             a = numpy.random.default_rng(0).random((side, side), dtype=numpy.float32)
             a = to_device(a, device_module(device))
             for _ in range(5):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 float((a @ a)[0, 0])  # waits for a GPU
-                best = max(best, 2 * side**3 / (time.perf_counter() - began))
+                best = max(best, 2 * side**3 / (time.perf_counter() - start))
     return best
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process and its helpers, minicap's other workers, have had."""
+    """Return the peak memory of this process and its helpers, minicap's other workers."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for helper in multiprocessing.active_children():
         status = Path(f"/proc/{helper.pid}/status").read_text()
@@ -291,7 +314,7 @@ def peak_megabytes() -> float:
 
 
 def measure(way: str, work: str, threads: int, device: str, steps: int) -> dict:
-    """Seconds of the median step after a warm-up, in this process."""
+    """Measure the median step after a warm-up, in this process."""
     batches = make_batches(work)
     step = WAYS[way](work, threads, device)
     first = step(*batches[0])
@@ -300,9 +323,9 @@ def measure(way: str, work: str, threads: int, device: str, steps: int) -> dict:
     seconds = []
     for number in range(steps):
         batch = batches[number % len(batches)]
-        began = time.perf_counter()
+        start = time.perf_counter()
         last = step(*batch)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     found = {"seconds": statistics.median(seconds), "losses": [first, last]}
     found["megabytes"] = peak_megabytes()
     if way == "minicap":
@@ -335,12 +358,12 @@ def main() -> None:
         )
         print(json.dumps(found))
         return
-    lacking = {"tensorflow": not options.tensorflow, "products": options.device != "cpu"}
-    ways = [way for way in options.ways if not lacking.get(way)]
+    unavailable = {"tensorflow": not options.tensorflow, "products": options.device != "cpu"}
+    ways = [way for way in options.ways if not unavailable.get(way)]
     other = multiprocessing.Process(target=spin, daemon=True)
     if options.busy:
         other.start()
-    # The same for all: cuDNN's LSTM takes TF32 unasked, cuBLAS' products only when they are told.
+    # The same for all: by default cuDNN's LSTM uses TF32, and cuBLAS does not.
     precision = {"NVIDIA_TF32_OVERRIDE": "0"}
     if options.tf32:
         precision = {"CUPY_TF32": "1", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
@@ -370,7 +393,7 @@ def main() -> None:
 
 
 def table(work: str, runs: dict[str, list[dict]], options) -> None:
-    """Print one work's figures."""
+    """Print the results for one work."""
     from threadpoolctl import threadpool_info
 
     counted = operations(work, make_batches(work))
@@ -380,7 +403,7 @@ def table(work: str, runs: dict[str, list[dict]], options) -> None:
     where = f"{options.threads} threads"
     if options.device == "cuda":
         where = "GPU, TF32" if options.tf32 else "GPU, float32"
-    print(f"{work}: {where}, {options.rounds} rounds in turns{busy}")
+    print(f"{work}: {where}, {options.rounds} interleaved rounds{busy}")
     print(f"{counted / 1e9:.2f} GFLOP a step, {rate / 1e9:.0f} GFLOP/s ({kernel[0]})")
     print(f"{'':16}{'min ms':>8}{'median ms':>11}{'ratio':>8}{'of limit':>10}{'peak MB':>9}")
     times = {way: [1e3 * run["seconds"] for run in found] for way, found in runs.items()}

@@ -10,8 +10,7 @@ from minicap.data.batches import pack
 
 @st.composite
 def captions(draw):
-    """features (N, 1), which are just the captions' numbers; ids with rubbish after each
-    caption's end; lengths."""
+    """Features (N, 1) that number the captions; ids with arbitrary padding; lengths."""
     lengths = numpy.array(draw(st.lists(st.integers(2, 7), min_size=1, max_size=8)))
     width = lengths.max() + draw(st.integers(0, 3))
     rng = numpy.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -20,26 +19,28 @@ def captions(draw):
 
 
 def unpack(batch):
-    """The captions of a batch, by what their feature says: {number: [ids]}."""
+    """The captions of a batch by the number in their feature: {number: [ids]}."""
     found = {}
     for n, feature in enumerate(batch.features[:, 0].tolist()):
         rows, start = [], 0
-        for size in batch.sizes:
+        for size in batch.batch_sizes:
             if size > n:
                 rows.append(start + n)
             start += size
-        inputs = batch.words[batch.positions[rows]]
+        inputs = batch.words[batch.positions[rows]]  # each target is the next input
         found[int(feature)] = [inputs[0], *batch.targets[rows]]
-        assert inputs[1:].tolist() == batch.targets[rows][:-1].tolist()  # each target comes next
+        assert inputs[1:].tolist() == batch.targets[rows][:-1].tolist()
     return found
 
 
 def assert_well_formed(batch):
-    assert batch.sizes == sorted(batch.sizes, reverse=True) and min(batch.sizes) > 0
-    assert batch.sizes[0] == len(batch.features)
-    assert sum(batch.sizes) == len(batch.positions) == len(batch.targets)
+    assert (
+        batch.batch_sizes == sorted(batch.batch_sizes, reverse=True) and min(batch.batch_sizes) > 0
+    )
+    assert batch.batch_sizes[0] == len(batch.features)
+    assert sum(batch.batch_sizes) == len(batch.positions) == len(batch.targets)
     used = numpy.unique(batch.words[batch.positions])
-    assert batch.words.tolist() == used.tolist()  # distinct, ascending, none without a use
+    assert batch.words.tolist() == used.tolist()  # distinct, ascending, each used
 
 
 @given(captions())
@@ -51,35 +52,35 @@ def test_pack_keeps_every_word_and_nothing_else(example):
 
 
 @given(captions(), st.integers(1, 10))
-def test_split_deals_out_every_caption_exactly_once(example, workers):
+def test_split_assigns_every_caption_exactly_once(example, workers):
     batch = pack(*example)
-    whole, dealt = unpack(batch), {}
-    held = {"captions": [], "rows": []}
-    for share, rows in batch.split(workers):
-        assert_well_formed(share)
-        assert not dealt.keys() & unpack(share).keys()
-        dealt |= unpack(share)
-        # What the share says that it holds of the whole is what it holds: masks are cut so.
-        assert (share.features == batch.features[rows["captions"]]).all()
-        assert (share.words == batch.words[rows["words"]]).all()
-        assert (share.targets == batch.targets[rows["rows"]]).all()
-        for name in held:
-            held[name] += rows[name].tolist()
-    assert dealt == whole
-    assert sorted(held["captions"]) == list(range(len(batch.features)))
-    assert sorted(held["rows"]) == list(range(len(batch.targets)))
+    whole, found = unpack(batch), {}
+    indices = {"captions": [], "rows": []}
+    for part, rows in batch.split(workers):
+        assert_well_formed(part)
+        assert not found.keys() & unpack(part).keys()
+        found |= unpack(part)
+        # The indices are correct: they also split the dropout masks.
+        assert (part.features == batch.features[rows["captions"]]).all()
+        assert (part.words == batch.words[rows["words"]]).all()
+        assert (part.targets == batch.targets[rows["rows"]]).all()
+        for name in indices:
+            indices[name] += rows[name].tolist()
+    assert found == whole
+    assert sorted(indices["captions"]) == list(range(len(batch.features)))
+    assert sorted(indices["rows"]) == list(range(len(batch.targets)))
 
 
 @given(captions())
-def test_workers_have_nearly_the_same_to_do(example):
-    """Shares differ by the longest caption at the most, and the first has the longest ones."""
+def test_workers_get_nearly_equal_parts(example):
+    """Parts differ by at most the longest caption, and the first has the longest captions."""
     batch = pack(*example)
-    shares = [share for share, _ in batch.split(2)]
-    if len(shares) == 2:
-        assert abs(len(shares[0].targets) - len(shares[1].targets)) <= len(batch.sizes)
-        assert sum(size > 0 for size in shares[0].sizes) == len(batch.sizes)
-        shortest = sum(size == len(shares[0].features) for size in shares[0].sizes)
-        assert shortest >= len(shares[1].sizes)
+    parts = [part for part, _ in batch.split(2)]
+    if len(parts) == 2:
+        assert abs(len(parts[0].targets) - len(parts[1].targets)) <= len(batch.batch_sizes)
+        assert sum(size > 0 for size in parts[0].batch_sizes) == len(batch.batch_sizes)
+        shortest = sum(size == len(parts[0].features) for size in parts[0].batch_sizes)
+        assert shortest >= len(parts[1].batch_sizes)
 
 
 def test_the_layout_in_the_docstring():
@@ -89,13 +90,13 @@ def test_the_layout_in_the_docstring():
     assert batch.features.tolist() == [[20], [10]]
     assert batch.words[batch.positions].tolist() == [1, 1, 3, 5, 4]
     assert batch.targets.tolist() == [3, 5, 4, 2, 2]
-    assert batch.sizes == [2, 2, 1]
+    assert batch.batch_sizes == [2, 2, 1]
 
 
 @pytest.mark.gradcheck
 @given(captions())
 def test_padding_changes_no_bit(example):
-    """Neither what it holds, even ids that no vocabulary has, nor how much of it there is."""
+    """Neither its values, even ids outside the vocabulary, nor its length."""
     features, ids, lengths = example
     padding = numpy.arange(ids.shape[1] + 2) >= lengths[:, None]
     wider = numpy.pad(ids, [(0, 0), (0, 2)])

@@ -1,4 +1,4 @@
-"""Canonical correlation analysis, next to the textbook's definition."""
+"""Canonical correlation analysis, compared with its textbook definition."""
 
 from collections import Counter
 
@@ -36,7 +36,7 @@ def test_correlations_are_those_of_orthogonal_bases(sides, monkeypatch):
 
 
 def test_the_scale_of_a_feature_does_not_matter(sides, monkeypatch):
-    """Nor does any other change of coordinates: the same combinations are found."""
+    """Neither does any other invertible linear map: the same combinations are found."""
     monkeypatch.setattr(canonical, "RIDGE", 1e-12)
     x, y = sides
     other = x @ numpy.random.default_rng(1).standard_normal((8, 8))
@@ -44,8 +44,8 @@ def test_the_scale_of_a_feature_does_not_matter(sides, monkeypatch):
     numpy.testing.assert_allclose(numpy.abs(one), numpy.abs(two), atol=1e-6)
 
 
-def test_the_ridge_passes_over_directions_that_are_noise():
-    """60 photos and 200 features that say nothing: without a ridge they fit any words."""
+def test_the_ridge_ignores_directions_of_noise():
+    """60 images with 200 noise features, which would fit any words without a ridge."""
     rng = numpy.random.default_rng(0)
     useful = rng.standard_normal((60, 1))
     words = standard(useful + 0.1 * rng.standard_normal((60, 1)))
@@ -69,18 +69,25 @@ def test_the_largest_entry_of_a_direction_is_positive(sides):
 
 def test_word_counts_are_counts(monkeypatch):
     rng = numpy.random.default_rng(0)
-    ids, photo = rng.integers(0, 9, (30, 6)), rng.integers(0, 4, 30)
-    counts = word_counts(ids, photo, 5)
+    ids, image = rng.integers(0, 9, (30, 6)), rng.integers(0, 4, 30)
+    counts = word_counts(ids, image, 5)
     everything = Counter(ids.ravel().tolist())
     columns = [word for word, _ in sorted(everything.items(), key=lambda pair: (-pair[1], pair[0]))]
     for row in range(5):
-        said = Counter(ids[photo == row].ravel().tolist())
-        assert counts[row].tolist() == [said[word] for word in columns]
+        expected = Counter(ids[image == row].ravel().tolist())
+        assert counts[row].tolist() == [expected[word] for word in columns]
     monkeypatch.setattr(canonical, "MOST_WORDS", 3)
-    assert (word_counts(ids, photo, 5) == counts[:, :3]).all()
+    assert (word_counts(ids, image, 5) == counts[:, :3]).all()
 
 
-def test_a_constant_feature_is_no_trouble():
+def test_a_constant_feature_gives_finite_results():
     x = numpy.random.default_rng(0).standard_normal((40, 3)).astype("float32")
     x[:, 1] = 7
     assert numpy.isfinite(Scaling.canonical(x, x[:, :1] + 1, 2)(x)).all()
+
+
+def test_the_ridge_is_added_to_the_variance():
+    """A feature whose variance equals the ridge keeps half of its variance after whitening."""
+    y = standard(numpy.random.default_rng(0).standard_normal((200, 1)))
+    x = y * numpy.sqrt(canonical.RIDGE)
+    assert (x @ canonical_directions(x, y, 1)).var() == pytest.approx(0.5, rel=1e-9)

@@ -8,7 +8,7 @@ from minicap.utils.errors import UserError
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads captions from these bytes or this text."""
+    """Read captions from bytes or text."""
 
     def write_and_read(content, reader=read_captions):
         path = tmp_path / "captions.txt"
@@ -19,7 +19,7 @@ def read(tmp_path):
 
 
 def refusal(call, *arguments):
-    """The one line that a user reads."""
+    """The error message, which must be one line and name the file."""
     with pytest.raises(UserError) as caught:
         call(*arguments)
     text = str(caught.value)
@@ -37,7 +37,7 @@ def test_captions_by_photo_in_the_file_s_order(read):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old mac"])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "BOM"])
 def test_line_ends_and_byte_order_mark_do_not_matter(read, end, mark):
-    """And neither do empty lines, nor a last line without an end."""
+    """Neither do empty lines, nor a last line without a line end."""
     text = end.join(["a.jpg#0\tA cat", "", "   ", "b.jpg#0\tA dog"])
     assert read(mark + text.encode()).texts == {"a.jpg": ["A cat"], "b.jpg": ["A dog"]}
 
@@ -48,7 +48,7 @@ def test_unicode_s_own_line_separators_do_not_end_a_line(read, odd):
 
 
 @pytest.mark.parametrize(
-    ("written", "name"),
+    ("entry", "name"),
     [
         ("a.jpg#0", "a.jpg"),
         ("a.jpg#12", "a.jpg"),
@@ -58,8 +58,8 @@ def test_unicode_s_own_line_separators_do_not_end_a_line(read, odd):
         ("folder/a b.jpg#1", "folder/a b.jpg"),
     ],
 )
-def test_only_a_number_behind_the_last_hash_is_cut_off(read, written, name):
-    assert list(read(f"{written}\tA cat\n").texts) == [name]
+def test_only_a_number_after_the_last_hash_is_cut_off(read, entry, name):
+    assert list(read(f"{entry}\tA cat\n").texts) == [name]
 
 
 def test_a_second_tab_belongs_to_the_caption(read):
@@ -75,7 +75,7 @@ def test_missing_file(tmp_path):
     assert "No such file" in refusal(read_captions, tmp_path / "captions.txt")
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     (tmp_path / "captions.txt").mkdir()
     assert "directory" in refusal(read_captions, tmp_path / "captions.txt")
 
@@ -87,7 +87,7 @@ def test_nothing_to_read(read, content):
 
 @pytest.mark.parametrize("line", ["a.jpg#0 A cat", "\tA cat", "#0\tA cat"])
 def test_a_line_without_tab_or_name_is_named_by_number(read, line):
-    """Lines are counted as an editor counts them, the empty one too."""
+    """Line numbers are those of an editor; empty lines count."""
     text = refusal(read, f"a.jpg#0\tOne\u2028line\n\n{line}\n")
     assert "line 3" in text and "a tab" in text
 
@@ -97,7 +97,7 @@ def test_not_utf_8_is_named_by_line(read):
     assert "UTF-8" in text
 
 
-def test_a_picture_is_no_caption_file(read):
+def test_an_image_is_no_caption_file(read):
     refusal(read, b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR")
 
 

@@ -1,4 +1,4 @@
-"""Captions, splits and features brought together, and what does not go together."""
+"""Joining captions, splits and features; what does not match is refused."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def append(path, text):
         file.write(text)
 
 
-def test_each_caption_knows_its_photo_s_features(files):
+def test_each_caption_has_the_features_of_its_image(files):
     data = load(files)
     features = read_features(files.features)
     assert {split: len(part.names) for split, part in data.splits.items()} == {
@@ -35,20 +35,20 @@ def test_each_caption_knows_its_photo_s_features(files):
     }
     for part in data.splits.values():
         texts = [text for some in part.captions for text in some]
-        for row, photo in enumerate(part.photo):
-            name = part.names[photo]
-            assert (part.features[photo] == features.array[features.names.index(name)]).all()
-            assert texts[row] in part.captions[photo]
+        for row, image in enumerate(part.image):
+            name = part.names[image]
+            assert (part.features[image] == features.array[features.names.index(name)]).all()
+            assert texts[row] in part.captions[image]
             words = data.vocabulary.decode(part.ids[row])
             assert words == " ".join(texts[row].lower().rstrip(" .").split())
         starts, counts = part.image_captions()
-        assert (numpy.repeat(numpy.arange(len(counts)), counts) == part.photo).all()
-        assert (part.photo[starts] == numpy.arange(len(counts))).all()
+        assert (numpy.repeat(numpy.arange(len(counts)), counts) == part.image).all()
+        assert (part.image[starts] == numpy.arange(len(counts))).all()
     assert data.encoder == {"id": "tiny", "name": "tiny encoder"} and not data.notes
 
 
-def test_vocabulary_and_scaling_come_from_train_alone(files):
-    """Words and features of dev and test leave no trace."""
+def test_vocabulary_and_scaling_come_from_train_only(files):
+    """Words and features of dev and test have no influence."""
     before = load(files, standardise=True)
     append(files.captions, "".join(f"{n}.jpg#9\tzebra zebra zebra\n" for n in range(6, 12)))
     features = read_features(files.features)
@@ -69,7 +69,7 @@ def test_dev_is_scaled_as_train_is(files):
     assert (data.splits["dev"].features == scaling(raw.splits["dev"].features)).all()
 
 
-def test_min_count_counts_train_alone(files):
+def test_min_count_counts_train_only(files):
     append(files.captions, "0.jpg#8\tzebra\n6.jpg#8\tzebra zebra zebra zebra\n")
     assert "zebra" in load(files, min_count=1).vocabulary.ids
     assert "zebra" not in load(files, min_count=2).vocabulary.ids
@@ -114,7 +114,7 @@ def test_nothing_left_of_a_split(files, split):
 
 
 def test_no_word_that_is_frequent_enough(files):
-    with pytest.raises(UserError, match="no word of train occurs 100 times"):
+    with pytest.raises(UserError, match="no training word occurs 100 times"):
         load(files, min_count=100)
 
 
@@ -153,22 +153,22 @@ def without_lists(files, **changes):
     return replace(files, train_split=None, dev_split=None, test_split=None, **changes)
 
 
-def test_without_lists_photos_are_drawn_and_it_is_said(tmp_path):
+def test_without_lists_splits_are_random_and_noted(tmp_path):
     files = without_lists(write_data(tmp_path, photos=200), dev_fraction=0.2, test_fraction=0.1)
     data = load(files)
     found = names(data)
     assert sorted(sum(found.values(), [])) == sorted(f"{n}.jpg" for n in range(200))
     assert 20 < len(found["dev"]) < 60 and 5 < len(found["test"]) < 40
     counts = ", ".join(f"{len(some)} {split}" for split, some in found.items())
-    assert f"drawn by photo with seed 0: {counts}" in data.notes[0]
+    assert f"random splits with seed 0: {counts}" in data.notes[0]
     assert names(load(files)) == found
     assert names(load(replace(files, split_seed=1))) != found
 
 
-@pytest.mark.parametrize("shares", [(0, 0), (1, 0), (0.5, 0.5), (-0.1, 0), (0.1, -0.1)])
-def test_shares_that_leave_a_split_empty(files, shares):
+@pytest.mark.parametrize("fractions", [(0, 0), (1, 0), (0.5, 0.5), (-0.1, 0), (0.1, -0.1)])
+def test_fractions_that_leave_a_split_empty(files, fractions):
     with pytest.raises(UserError, match="--dev-fraction and --test-fraction must leave"):
-        without_lists(files, dev_fraction=shares[0], test_fraction=shares[1]).complete()
+        without_lists(files, dev_fraction=fractions[0], test_fraction=fractions[1]).complete()
 
 
 def test_too_few_photos_for_a_dev_split(tmp_path):
@@ -190,13 +190,13 @@ def test_splits_from_the_caption_file(files):
         "test": ["5.jpg", "6.jpg", "9.jpg"],
     }
     assert not data.notes
-    assert len(load(files).splits["train"].names) == 6  # lists count for more
+    assert len(load(files).splits["train"].names) == 6  # lists take precedence
     files.captions.write_text("image,caption,split\n0.jpg,A dog,train\n")
     with pytest.raises(UserError, match="no photo is in the dev split; give lists of photos with"):
         load(without_lists(files))
 
 
-def test_names_with_and_without_their_folder_meet(files):
+def test_names_match_with_and_without_their_folder(files):
     before = load(files)
     features = read_features(files.features)
     inside = [f"photos/{name}" for name in features.names]
@@ -237,13 +237,13 @@ def test_features_that_are_all_the_same_cannot_be_whitened(files):
 
 def test_without_shipped_scenes_one_line_says_how_to_get_them(monkeypatch, tmp_path):
     monkeypatch.setattr("minicap.data.dataset.SHIPPED", [tmp_path])
-    with pytest.raises(UserError, match="python -m minicap.scenes"):
+    with pytest.raises(UserError, match="minicap scenes --out"):
         shipped_scenes()
-    with pytest.raises(UserError, match="python -m minicap.scenes"):
+    with pytest.raises(UserError, match="minicap scenes --out"):
         DataFiles().complete()
 
 
-def test_the_fingerprint_sees_every_part(files, tmp_path):
+def test_the_fingerprint_depends_on_every_part(files, tmp_path):
     """The same files: the same. A feature, a caption, a split or max_length changed: another."""
     first = load(files).fingerprint()
     assert load(files).fingerprint() == first
@@ -257,17 +257,17 @@ def test_the_fingerprint_sees_every_part(files, tmp_path):
     assert len({first, *others}) == 5
 
 
-def test_batch_takes_the_rows_it_is_asked_for(tmp_path):
+def test_batch_packs_the_given_rows(tmp_path):
     part = dataset(tmp_path, recipe()).splits["train"]
     batch = part.batch(numpy.array([3, 0]))
     assert len(batch.targets) == (part.lengths[[3, 0]] - 1).sum()
-    wanted = part.features[part.photo[[3, 0]]]
+    wanted = part.features[part.image[[3, 0]]]
     assert {row.tobytes() for row in batch.features} == {row.tobytes() for row in wanted}
 
 
-def test_more_components_than_there_are_is_noted(files):
+def test_more_components_than_exist_is_noted(files):
     notes = load_dataset(files, 1, 20, False, 1000).notes
-    assert any(note.startswith("--components 1000: there are only ") for note in notes)
+    assert any(note.startswith("--components 1000: only ") for note in notes)
 
 
 def test_captions_that_are_all_the_same_have_no_components(tmp_path):
@@ -275,3 +275,13 @@ def test_captions_that_are_all_the_same_have_no_components(tmp_path):
     files.captions.write_text("".join(f"{number}.jpg#0\tA red dog\n" for number in range(12)))
     with pytest.raises(UserError, match="--components: the captions of all training photos"):
         load_dataset(files, 1, 20, False, 4)
+
+
+@pytest.mark.parametrize("name", ["features", "image", "ids", "lengths"])
+def test_the_fingerprint_covers_every_array_of_every_split(files, name):
+    data = load(files)
+    for split, part in data.splits.items():
+        array = getattr(part, name).copy()
+        array.flat[-1] += 1
+        other = replace(data, splits=data.splits | {split: replace(part, **{name: array})})
+        assert other.fingerprint() != data.fingerprint()

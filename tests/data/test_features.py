@@ -1,4 +1,4 @@
-"""Stored features: what comes back, and what is refused before it does harm."""
+"""Stored features: round trips, and files that are refused."""
 
 import io
 import pickle
@@ -24,7 +24,7 @@ def path(tmp_path) -> Path:
 
 
 def refusal(path):
-    """The one line that a user reads."""
+    """The error message, which must be one line and name the file."""
     with pytest.raises(UserError) as caught:
         read_features(path)
     text = str(caught.value)
@@ -33,14 +33,14 @@ def refusal(path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_what_was_saved_comes_back(path, dtype):
+def test_round_trip(path, dtype):
     Features(NAMES, ARRAY.astype(dtype), {"id": "x", "name": "é"}).save(path)
     back = read_features(path)
     assert back.names == NAMES and back.encoder == {"id": "x", "name": "é"}
     assert back.array.dtype == dtype and (back.array == ARRAY.astype(dtype)).all()
 
 
-def test_a_plain_npz_does_and_an_unknown_encoder_is_none(path):
+def test_a_plain_npz_is_read_without_an_encoder(path):
     numpy.savez_compressed(path, names=NAMES, features=ARRAY.astype("float64"), more=1)
     back = read_features(path)
     assert back.encoder is None and back.array.dtype == "float32"
@@ -88,7 +88,7 @@ def test_an_npz_of_something_else(path):
 
 
 class Bomb:
-    """What a pickle runs when it is loaded."""
+    """An object whose pickle runs code when it is loaded."""
 
     fired = False
 
@@ -119,9 +119,9 @@ def test_nothing_is_unpickled(path, place):
         (numpy.array(NAMES, "S"), ARRAY),
     ],
 )
-def test_shapes_and_kinds_that_do_not_fit(path, names, array):
+def test_shapes_and_types_that_do_not_match(path, names, array):
     numpy.savez(path, names=numpy.array(names), features=array)
-    assert "do not fit" in refusal(path)
+    assert "do not match" in refusal(path)
 
 
 @pytest.mark.parametrize("encoder", [3, "3", "[1]", "{", ["{}", "{}"]])
@@ -140,14 +140,14 @@ def test_not_finite_names_the_photo(path, bad, dtype):
     assert "row 2 (2.jpg)" in text and "2 of 6 photos" in text
 
 
-def test_what_float32_cannot_hold_is_infinite(path):
+def test_overflow_of_float32_is_refused(path):
     numpy.savez(path, names=NAMES, features=ARRAY.astype("float64") * 1e300)
     assert "infinite" in refusal(path)
 
 
-def test_a_name_that_comes_twice(path):
+def test_a_name_that_occurs_twice(path):
     numpy.savez(path, names=[*NAMES[:5], "2.jpg"], features=ARRAY)
-    assert "2.jpg is there more than once" in refusal(path)
+    assert "2.jpg occurs more than once" in refusal(path)
 
 
 @pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
@@ -161,7 +161,7 @@ def test_truncated_anywhere(path, save):
 
 @pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
 def test_a_flipped_bit_is_refused_or_changes_nothing(path, save):
-    """zip knows a checksum of each member; a flip in a date, say, may pass."""
+    """zip has a checksum for each member; a flip in a date, for example, may pass."""
     save(path, names=NAMES, features=ARRAY)
     whole = path.read_bytes()
     refused = 0
@@ -210,8 +210,8 @@ def test_scaling_gives_mean_0_and_deviation_1():
     assert numpy.allclose(scaled.std(axis=0), [1, 1, 1, 0], atol=1e-5)  # the last never varies
 
 
-def test_canonical_scaling_keeps_what_the_words_talk_about():
-    """Of nine noisy features, two directions say how often two words come."""
+def test_canonical_scaling_keeps_the_directions_of_the_words():
+    """Two directions of nine noisy features encode the counts of two words."""
     rng = numpy.random.default_rng(0)
     words = rng.poisson(2, (400, 2)).astype("float32")
     loud = 3 * rng.standard_normal((400, 7))
@@ -224,7 +224,7 @@ def test_canonical_scaling_keeps_what_the_words_talk_about():
     assert (left**2).sum() < 0.02 * (centred**2).sum()
 
 
-def test_compressed_features_are_read_as_if_they_were_not(path):
+def test_compressed_features_are_read_as_uncompressed(path):
     rng = numpy.random.default_rng(0)
     inside = rng.standard_normal((3, 20))
     array = (rng.standard_normal((50, 3)) @ inside + 4).astype("float32")
@@ -236,8 +236,8 @@ def test_compressed_features_are_read_as_if_they_were_not(path):
     assert numpy.abs(found.array - array).max() < 2e-3 * array.std(axis=0).max()
 
 
-def test_a_model_makes_the_same_of_compressed_features_and_of_an_encoders(path):
-    """Nine tenths of the features are lost; the canonical map never looked at them."""
+def test_canonical_scaling_gives_the_same_for_compressed_features(path):
+    """Nine tenths of the variance are lost; the canonical map does not use them."""
     rng = numpy.random.default_rng(0)
     words = rng.poisson(2, (400, 3)).astype("float32")
     mixed = numpy.hstack([words, 3 * rng.standard_normal((400, 37))])
@@ -251,18 +251,18 @@ def test_a_model_makes_the_same_of_compressed_features_and_of_an_encoders(path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
-        ({"steps": numpy.ones(2)}, "do not fit"),
-        ({"basis": numpy.ones((3, 5))}, "do not fit"),
-        ({"codes": numpy.ones(3, "int16")}, "do not fit"),
-        ({"mean": numpy.ones((1, 20))}, "do not fit"),
+        ({"steps": numpy.ones(2)}, "do not match"),
+        ({"basis": numpy.ones((3, 5))}, "do not match"),
+        ({"codes": numpy.ones(3, "int16")}, "do not match"),
+        ({"mean": numpy.ones((1, 20))}, "do not match"),
         ({"steps": numpy.full(3, numpy.nan)}, "NaN"),
-        ({"codes": numpy.full((2, 3), "x")}, "of another type"),
-        ({"mean": numpy.ones(20, complex)}, "of another type"),
+        ({"codes": numpy.full((2, 3), "x")}, "wrong data types"),
+        ({"mean": numpy.ones(20, complex)}, "wrong data types"),
     ],
 )
-def test_compressed_features_that_do_not_fit(path, changed, told):
+def test_compressed_features_that_do_not_match(path, changed, message):
     good = {
         "codes": numpy.ones((2, 3), "int16"), "steps": numpy.ones(3),
         "basis": numpy.ones((3, 20)), "mean": numpy.ones(20),
@@ -270,10 +270,10 @@ def test_compressed_features_that_do_not_fit(path, changed, told):
     numpy.savez(path, names=numpy.array(["a", "b"]), **good)
     assert read_features(path).array.shape == (2, 20)
     numpy.savez(path, names=numpy.array(["a", "b"]), **(good | changed))
-    assert told in refusal(path)
+    assert message in refusal(path)
 
 
-def test_compressed_features_that_lack_a_part(path):
+def test_compressed_features_with_a_missing_array(path):
     numpy.savez(path, names=numpy.array(["a"]), codes=numpy.ones((1, 2), "int16"))
     assert "compressed features without `steps`" in refusal(path)
 
@@ -303,6 +303,41 @@ def test_flickr8k_features(real_data):
     [{"id": "x", "name": "x", "preprocessing": None}, {"id": "x", "name": "x", "preprocessing": 3}],
 )
 def test_a_preprocessing_that_is_no_text_is_refused_at_once(path, about):
-    """And not when the model is loaded that was trained on it."""
+    """And not only when a model trained on it is loaded."""
     Features(NAMES, ARRAY, about).save(path)
     assert "perhaps `preprocessing`" in refusal(path)
+
+
+def test_compression_clips_at_eight_deviations_and_keeps_the_sign(path):
+    array = numpy.zeros((400, 1), "float32")
+    array[:2, 0] = -3, 3
+    Features([str(n) for n in range(400)], array).save(path, numpy.ones((1, 1)))
+    found = read_features(path).array[:, 0]
+    limit = 8 * array.std()
+    assert limit < 3
+    numpy.testing.assert_allclose(found[:2], [-limit, limit], rtol=1e-3)
+    assert (found[2:] == 0).all()
+
+
+def test_the_canonical_scale_does_not_depend_on_the_means_of_features():
+    """The variance is that of each feature around its own mean."""
+    words = numpy.random.default_rng(1).poisson(2, (6, 2)).astype("float32")
+    near = Scaling.canonical(ARRAY, words, 2)
+    far = Scaling.canonical(ARRAY + numpy.array([0, 4, 0, -8], "float32"), words, 2)
+    numpy.testing.assert_allclose(far.scale, near.scale, rtol=1e-5)
+
+
+def test_float16_features_are_standardised_as_float32_ones():
+    """Their variances overflow float16."""
+    array = (1000 * ARRAY).astype("float16")
+    narrow, wide = Scaling.standard(array), Scaling.standard(array.astype("float32"))
+    assert (narrow.mean == wide.mean).all() and (narrow.scale == wide.scale).all()
+
+
+def test_a_newer_format_is_refused_with_the_reason(path):
+    names, array = numpy.array(["a", "b"]), numpy.ones((2, 3), "float32")
+    numpy.savez(path, names=names, features=array, format=numpy.array(1))
+    assert read_features(path).names == ["a", "b"]
+    numpy.savez(path, names=names, features=array, format=numpy.array(2))
+    with pytest.raises(UserError, match="format 2, this minicap reads formats up to 1"):
+        read_features(path)

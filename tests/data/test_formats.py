@@ -1,4 +1,4 @@
-"""Every usual form of captions: the page's examples, real files, and what is wrong with a file."""
+"""Every caption format: the examples in the docs, real files, and broken files."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from minicap.data.captions import find_names, read_captions
 from minicap.data.formats import Malformed, entries
-from minicap.data.splits import draw_splits, drawn_split
+from minicap.data.splits import random_split, random_splits
 from minicap.utils.errors import UserError
 
 PAGE = Path(__file__).parents[2] / "docs/captions.md"
@@ -47,7 +47,7 @@ def test_the_examples_of_the_page(tmp_path, number):
         assert not found.splits
 
 
-def test_the_page_has_an_example_of_each_form():
+def test_the_page_has_an_example_of_each_format():
     assert len(EXAMPLES) == 6
 
 
@@ -139,21 +139,21 @@ def test_flickr8k_in_every_form(real_data, tmp_path):
         assert read(tmp_path, write(texts)).texts == texts, write.__name__
 
 
-def test_coco_is_whole_and_quick(real_data):
+def test_coco_is_complete_and_fast(real_data):
     path, took = real_data / "coco/captions_val2017.json", []
     for _ in range(3):
-        began = time.process_time()  # of this process: others may keep the machine busy
+        start = time.process_time()  # of this process only: the machine may be busy
         found = read_captions(path)
-        took.append(time.process_time() - began)
+        took.append(time.process_time() - start)
     assert len(found.texts) == 4941 and sum(map(len, found.texts.values())) == 24_719
     assert min(took) < 0.3
 
 
-# ---- what is wrong ------------------------------------------------------------------------------
+# ---- errors -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         (
             "a.jpg#0\tA\nb.jpg A dog\n",
@@ -172,7 +172,7 @@ def test_coco_is_whole_and_quick(real_data):
         (
             '{"images": [{"id": 7, "file_name": "a"}, {"id": 7, "file_name": "b"}],'
             '"annotations": []}',
-            r"images\[1\]: b has the id 7, and so has a",
+            r"images\[1\]: b and a have the same id 7",
         ),
         ("image,captions_en\na.jpg,A\n", "line 1: .*or a header with image and caption"),
         ("x" * 200_000 + "\n", "line 1: expected name#number"),
@@ -219,15 +219,18 @@ def test_coco_is_whole_and_quick(real_data):
         ('{"images": [{"filename": "a", "split": "train", "sentences": [{}]}]}', "`raw` must be"),
         ("image,split,caption\na.jpg,foo,A\n", "unknown split 'foo': use train, dev or test"),
         ("image,split,caption\na.jpg,val,A\na.jpg,test,B\n", "a.jpg is in the splits dev and test"),
-        ("image,split,caption\na.jpg,val,A\nb.jpg,,B\n", "b.jpg has no split, others have"),
+        (
+            "image,split,caption\na.jpg,val,A\nb.jpg,,B\n",
+            "b.jpg has no split, but other",
+        ),
         ("image,caption\n", "no captions"),
         ('{"images": [], "annotations": []}', "no captions"),
         ("{}", "needs a photo"),
         ("[]", "no captions"),
     ],
 )
-def test_one_line_with_the_place(tmp_path, text, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_one_line_with_the_place(tmp_path, text, message):
+    with pytest.raises(UserError, match=message) as caught:
         read(tmp_path, text)
     assert str(caught.value).startswith(str(tmp_path / "captions")) and "\n" not in str(
         caught.value
@@ -247,38 +250,38 @@ def test_no_text_breaks_the_reader(text):
 # ---- names --------------------------------------------------------------------------------------
 
 
-def test_names_meet_by_their_last_part():
-    there = ["val/1.jpg", "val/2.jpg", "3.jpg", "a/4.jpg", "b/4.jpg"]
-    found = find_names(["1.jpg", "val/2.jpg", "other/3.jpg", "a/4.jpg", "5.jpg"], there)
+def test_names_match_by_their_last_part():
+    available = ["val/1.jpg", "val/2.jpg", "3.jpg", "a/4.jpg", "b/4.jpg"]
+    found = find_names(["1.jpg", "val/2.jpg", "other/3.jpg", "a/4.jpg", "5.jpg"], available)
     assert found == {
         "1.jpg": "val/1.jpg",
         "val/2.jpg": "val/2.jpg",
         "other/3.jpg": "3.jpg",
         "a/4.jpg": "a/4.jpg",
     }
-    with pytest.raises(UserError, match=r"^4.jpg could be a/4.jpg or b/4.jpg: write it as one"):
-        find_names(["4.jpg"], there)
+    with pytest.raises(UserError, match=r"^4.jpg could be a/4.jpg or b/4.jpg: use one"):
+        find_names(["4.jpg"], available)
     with pytest.raises(UserError, match=r"x/3.jpg and y/3.jpg would both be 3.jpg"):
-        find_names(["x/3.jpg", "y/3.jpg"], there)
+        find_names(["x/3.jpg", "y/3.jpg"], available)
 
 
 # ---- splits -------------------------------------------------------------------------------------
 
 photos = st.lists(names, unique=True, max_size=40)
-shares = st.floats(0.01, 0.49)
+fractions = st.floats(0.01, 0.49)
 
 
-@given(photos, photos, shares, shares, st.integers(0, 9))
-def test_drawn_splits_cover_all_once_and_none_moves(some, more, dev, test, seed):
-    drawn = draw_splits(some, dev, test, seed)
-    assert sorted(sum(drawn.values(), [])) == sorted(some)
-    larger = draw_splits(dict.fromkeys([*more, *some]), dev, test, seed)
-    for split, members in drawn.items():
+@given(photos, photos, fractions, fractions, st.integers(0, 9))
+def test_random_splits_partition_the_photos_and_none_moves(some, more, dev, test, seed):
+    splits = random_splits(some, dev, test, seed)
+    assert sorted(sum(splits.values(), [])) == sorted(some)
+    larger = random_splits(dict.fromkeys([*more, *some]), dev, test, seed)
+    for split, members in splits.items():
         assert set(members) <= set(larger[split])
 
 
-def test_the_shares_are_as_asked():
-    drawn = [drawn_split(f"{n}.jpg", 0.2, 0.1, 5) for n in range(10_000)]
-    assert abs(drawn.count("dev") - 2000) < 200 and abs(drawn.count("test") - 1000) < 150
-    other = [drawn_split(f"{n}.jpg", 0.2, 0.1, 6) for n in range(10_000)]
-    assert 0.4 < sum(a == b for a, b in zip(drawn, other)) / 10_000 < 0.7  # 0.54 by chance
+def test_random_splits_have_the_given_fractions():
+    found = [random_split(f"{n}.jpg", 0.2, 0.1, 5) for n in range(10_000)]
+    assert abs(found.count("dev") - 2000) < 200 and abs(found.count("test") - 1000) < 150
+    other = [random_split(f"{n}.jpg", 0.2, 0.1, 6) for n in range(10_000)]
+    assert 0.4 < sum(a == b for a, b in zip(found, other)) / 10_000 < 0.7  # 0.54 by chance

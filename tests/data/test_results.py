@@ -1,4 +1,4 @@
-"""Results files: written, read back, and refused with the place where they are wrong."""
+"""Results files: saving, reading, and errors with their place."""
 
 import json
 
@@ -28,12 +28,12 @@ def read(tmp_path):
     return call
 
 
-def test_pictures_go_by_id_or_by_name(read):
+def test_images_are_identified_by_id_or_name(read):
     wanted = {"beach.jpg": "a dog", "street/bus.jpg": "", "000000000139.jpg": "#UNK#"}
     assert read(GOOD) == wanted
     named = ["beach.jpg", "bus.jpg", "val2017/000000000139.jpg"]
     assert read([e | {"image_id": n} for e, n in zip(GOOD, named, strict=True)]) == wanted
-    assert read([e | {"id": 7, "score": 0.5} for e in GOOD]) == wanted  # more fields do no harm
+    assert read([e | {"id": 7, "score": 0.5} for e in GOOD]) == wanted  # other fields are ignored
     texts = ["beach.jpg", "9", "COCO_val2014_000000000139.jpg"]
     assert read([e | {"image_id": n} for e, n in zip(GOOD, texts, strict=True)]) == wanted
 
@@ -42,8 +42,8 @@ NAMES = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, 
 
 
 @given(NAMES, st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
-def test_what_is_written_is_read(tmp_path_factory, names, caption, numbered):
-    """Whatever the names and captions are; and it is plain JSON."""
+def test_round_trip(tmp_path_factory, names, caption, numbered):
+    """With any names and captions; the file is plain JSON."""
     path = tmp_path_factory.mktemp("results") / "results.json"
     names = [name.replace("/", "_") for name in names]
     names = [name for name in dict.fromkeys(names) if name not in ("", ".")] or ["x"]
@@ -80,21 +80,21 @@ def test_a_malformed_file_is_refused_with_the_place(read, text):
 
 
 def test_duplicates_are_refused(read):
-    """Be they named alike or not."""
-    with pytest.raises(UserError, match=r"entry 3: image_id 9 comes twice, first in entry 1"):
+    """Under the same name or another one."""
+    with pytest.raises(UserError, match=r"entry 3: image_id 9 occurs twice, first in entry 1"):
         read([*GOOD, GOOD[1]])
     again = {"image_id": "street/bus.jpg", "caption": "b"}
-    with pytest.raises(UserError, match=r"entry 3: image_id 'street/bus.jpg' comes twice"):
+    with pytest.raises(UserError, match=r"entry 3: image_id 'street/bus.jpg' occurs twice"):
         read([*GOOD, again])
 
 
-def test_pictures_that_one_side_lacks_are_refused(read):
-    strange = [{"image_id": id_, "caption": "a"} for id_ in (4, "cat.jpg", 5, 6)]
+def test_unknown_and_missing_images_are_refused(read):
+    unknown = [{"image_id": id_, "caption": "a"} for id_ in (4, "cat.jpg", 5, 6)]
     with pytest.raises(
-        UserError, match=r"not among the 3 pictures .*: image_id 4, 'cat.jpg', 5 .4 in all"
+        UserError, match=r"not among the 3 evaluated images .*: image_id 4, 'cat.jpg', 5 .4 in all"
     ):
-        read(GOOD + strange)
-    with pytest.raises(UserError, match="no caption for beach.jpg, street/bus.jpg .2 of the 3 pic"):
+        read(GOOD + unknown)
+    with pytest.raises(UserError, match="no caption for beach.jpg, street/bus.jpg .2 of the 3 e"):
         read(GOOD[2:])
 
 
@@ -106,8 +106,8 @@ def test_no_file_and_no_text(tmp_path, read):
         read_results(tmp_path / "results.json", IDS)
 
 
-def test_ids_are_cocos_numbers_where_there_are_some():
-    """From the caption file first, then from the name; and never one number for two pictures."""
+def test_ids_are_coco_s_numbers_if_possible():
+    """From the caption file, else from the name; two images never get the same id."""
     names = ["COCO_val2014_000000000139.jpg", "val2017/000000000285.jpg", "42.jpg", "b/beach.jpg"]
     assert image_ids(names, {"beach.jpg": 7, "other.jpg": 8}) == {
         names[0]: 139,
@@ -120,7 +120,7 @@ def test_ids_are_cocos_numbers_where_there_are_some():
 
 
 def test_numbers_of_a_coco_file(tmp_path):
-    """Of other forms there are none, be they JSON or not."""
+    """Files in other formats have none, JSON or not."""
     images = [{"id": 7, "file_name": "beach.jpg"}, {"id": 9, "file_name": "bus.jpg"}]
     path = tmp_path / "captions"
     path.write_text(json.dumps({"images": images, "annotations": []}))

@@ -1,4 +1,4 @@
-"""The shipped scenes: made again from their seed, split as promised, drawn and encoded the same."""
+"""The shipped scenes: regenerated from their seed, split correctly, painted and encoded equally."""
 
 import json
 from collections import Counter
@@ -12,6 +12,7 @@ from minicap import scenes as command
 from minicap.data.compressed import STEPS
 from minicap.data.dataset import shipped_scenes
 from minicap.data.features import read_features
+from minicap.data.scenes import dataset as generator
 from minicap.data.scenes.drawing import paint
 from minicap.data.scenes.scene import (
     ATTRIBUTES,
@@ -44,12 +45,13 @@ def names(split: str) -> list[str]:
 
 
 def test_the_default_seed_gives_the_shipped_scenes(scenes):
-    drawn = sample_splits(0, SPLIT_SIZES)
-    assert {split: sorted(some) for split, some in drawn.items()} == {s: names(s) for s in drawn}
-    assert scenes == {name: scene for some in drawn.values() for name, scene in some.items()}
+    sampled = sample_splits(0, SPLIT_SIZES)
+    expected = {split: names(split) for split in sampled}
+    assert {split: sorted(some) for split, some in sampled.items()} == expected
+    assert scenes == {name: scene for some in sampled.values() for name, scene in some.items()}
     first = dict(list(scenes.items())[:300])
-    made = [text for some in command.captions_of(first, 0).values() for text in some]
-    assert made == [line.split("\t")[1] for line in lines("captions.txt.gz")[: len(made)]]
+    found = [text for some in generator.scene_captions(first, 0).values() for text in some]
+    assert found == [line.split("\t")[1] for line in lines("captions.txt.gz")[: len(found)]]
 
 
 @pytest.mark.slow
@@ -60,11 +62,11 @@ def test_the_default_seed_gives_the_shipped_text_files(tmp_path, monkeypatch):
         def about(self):
             return {"id": "none", "name": "none"}
 
-        def __call__(self, pictures):
-            return numpy.random.default_rng(0).standard_normal((len(pictures), 1))
+        def __call__(self, images):
+            return numpy.random.default_rng(0).standard_normal((len(images), 1))
 
     monkeypatch.setattr("minicap.encoder.session.seeded_encoder", NoEncoder)
-    monkeypatch.setattr(command, "draw", lambda scene: None)
+    monkeypatch.setattr(generator, "paint", lambda scene: None)
     command.main(["--out", str(tmp_path)])
     for file in ("captions.txt.gz", "train.txt", "dev.txt", "test.txt", "scenes.jsonl.gz"):
         assert read_text(tmp_path / file, file) == read_text(SHIPPED / file, file)
@@ -79,12 +81,12 @@ def test_splits_are_disjoint_and_cover_everything(scenes):
     assert set(captions.values()) == {5} and set(captions) == set(scenes)
 
 
-def test_no_description_comes_twice(scenes):
+def test_no_description_occurs_twice(scenes):
     assert len({replace(scene, seed=0) for scene in scenes.values()}) == len(scenes)
 
 
-def test_dev_and_test_show_combinations_that_nothing_else_shows(splits):
-    """Counted in the files, without the rule that made them."""
+def test_dev_and_test_have_combinations_of_their_own(splits):
+    """Counted in the files, independently of the split rule."""
     shown = {split: [combinations_of(scene) for scene in splits[split]] for split in splits}
     everything = {split: set().union(*shown[split]) for split in shown}
     for split in ("dev", "test"):
@@ -96,13 +98,13 @@ def combinations_of(scene: Scene) -> set[tuple]:
     return {(*pair, *(getattr(scene, attribute) for attribute in pair)) for pair in HELD_OUT_PAIRS}
 
 
-def test_what_is_held_out_together_is_often_seen_apart(splits):
+def test_every_value_is_frequent_in_train(splits):
     for attribute, values in ATTRIBUTES.items():
         seen = Counter(getattr(scene, attribute) for scene in splits["train"])
         assert set(seen) == set(values) and min(seen.values()) >= 100, (attribute, seen)
 
 
-def test_the_vocabulary_is_rich_and_each_word_often_seen():
+def test_the_vocabulary_is_rich_and_each_word_frequent():
     train = set(names("train"))
     words = Counter(
         word
@@ -124,10 +126,10 @@ def lines(file: str) -> list[str]:
     return read_lines(SHIPPED / file, "scenes")[:-1]
 
 
-# ---- pictures ----------------------------------------------------------------------------------
+# ---- images ------------------------------------------------------------------------------------
 
 
-def test_a_scene_is_always_drawn_the_same():
+def test_painting_is_deterministic():
     first, second = (numpy.asarray(paint(SCENE)) for _ in range(2))
     assert first.shape == (299, 299, 3) and first.dtype == numpy.uint8
     assert (first == second).all()
@@ -141,7 +143,7 @@ def test_a_scene_is_always_drawn_the_same():
     ],
     ids=str,
 )  # fmt: skip
-def test_every_attribute_can_be_seen(change):
+def test_every_attribute_is_visible(change):
     here, there = (numpy.asarray(paint(s), int) for s in (SCENE, replace(SCENE, **change)))
     changed = (abs(here - there).max(axis=2) > 60).mean()
     assert changed > 0.004, "less than 360 of 89,401 pixels differ much"
@@ -149,41 +151,41 @@ def test_every_attribute_can_be_seen(change):
 
 def test_the_grounds_look_different():
     balloon = replace(SCENE, kind="balloon")
-    pictures = [
+    images = [
         numpy.asarray(paint(replace(balloon, ground=ground)), int)
         for ground in ATTRIBUTES["ground"]
     ]
-    for one, other in combinations(pictures, 2):
+    for one, other in combinations(images, 2):
         assert (abs(one - other).max(axis=2) > 20).mean() > 0.2
 
 
-def test_pictures_are_written_under_their_names(tmp_path, scenes, capsys):
+def test_images_are_saved_under_their_names(tmp_path, scenes, capsys):
     command.main(["--pictures", str(tmp_path), "--split", "dev", "--count", "2"])
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names("dev")[:2])
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (["--pictures=x", "--count=601"], "--count must be from 1 to 600, the pictures of test"),
+        (["--pictures=x", "--count=601"], "--count must be from 1 to 600, the images of test"),
         (["--pictures=x", "--count=0"], "--count must be from 1"),
-        (["--probe", "--seed=5"], "--probe is about the shipped data set"),
+        (["--probe", "--seed=5"], "--probe works on the shipped data set only"),
         ([], "nothing to do"),
     ],
 )
-def test_what_makes_no_sense_is_refused(words, told, tmp_path, monkeypatch):
+def test_invalid_options_are_refused(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         command.main(words)
     assert not list(tmp_path.iterdir())
 
 
-def test_shipped_features_are_those_of_the_pictures(scenes):
-    """In the coordinates in which they are stored, each of deviation 1 over all pictures.
+def test_shipped_features_are_those_of_the_images(scenes):
+    """Compared in the stored coordinates, each of standard deviation 1 over all images.
 
-    They are stored in steps of 1/4096 of a deviation. The rest of the tolerance is room for other
-    CPUs' order of summation and for edges that another Pillow smooths by a few grey levels. Other
-    pictures are ten times as far away.
+    They are rounded to 1/4096 of a deviation. The rest of the tolerance allows for another order of
+    summation on other CPUs, and for other versions of Pillow, which smooth edges differently by a
+    few grey levels. Other images are ten times as far away.
     """
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -193,14 +195,14 @@ def test_shipped_features_are_those_of_the_pictures(scenes):
     assert shipped.encoder["id"] == SEEDED_ENCODER_ID
     assert shipped.array.shape == (len(scenes), 2048)
     chosen = [0, 2700, 5400, 8100, 10800, 13199]
-    made = seeded_encoder(threads=2)([paint(scenes[shipped.names[row]]) for row in chosen])
+    computed = seeded_encoder(threads=2)([paint(scenes[shipped.names[row]]) for row in chosen])
     file = numpy.load(SHIPPED / "features.npz", allow_pickle=False)
     inside = file["basis"].T / file["steps"] / STEPS
-    known, new = ((array - file["mean"]) @ inside for array in (shipped.array, made))
-    away = numpy.stack([numpy.sqrt(numpy.square(row - known).mean(axis=1)) for row in new])
-    assert (away.argmin(axis=1) == chosen).all()
-    assert away[range(len(chosen)), chosen].max() < 0.05
-    assert numpy.sort(away, axis=1)[:, 1].min() > 0.5
+    known, new = ((array - file["mean"]) @ inside for array in (shipped.array, computed))
+    distance = numpy.stack([numpy.sqrt(numpy.square(row - known).mean(axis=1)) for row in new])
+    assert (distance.argmin(axis=1) == chosen).all()
+    assert distance[range(len(chosen)), chosen].max() < 0.05
+    assert numpy.sort(distance, axis=1)[:, 1].min() > 0.5
 
 
 # ---- files -------------------------------------------------------------------------------------
@@ -222,40 +224,40 @@ def test_a_bad_line_is_named(tmp_path, line):
         load_scenes(path)
 
 
-def test_nothing_to_do_is_said():
+def test_a_call_without_options_is_refused():
     with pytest.raises(UserError, match="--out"):
         command.main([])
 
 
-def test_a_data_set_that_is_not_finished_cannot_be_trained_on(tmp_path, monkeypatch):
-    """The old one stays until the new one is all there; then its features go first."""
+def test_an_incomplete_data_set_cannot_be_trained_on(tmp_path, monkeypatch):
+    """The old data set stays until the new one is encoded; then its features are deleted first."""
 
     class Encoder:
-        feature_size, stops = 2, True
+        feature_size, interrupted = 2, True
 
-        def __call__(self, pictures):
-            if self.stops:
+        def __call__(self, images):
+            if self.interrupted:
                 raise KeyboardInterrupt
-            return numpy.random.default_rng(0).standard_normal((len(pictures), 2))
+            return numpy.random.default_rng(0).standard_normal((len(images), 2))
 
         def about(self):
             return {"id": "x", "name": "x"}
 
-    def stop(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     old = dict.fromkeys(("captions.txt.gz", "features.npz", "train.txt", "scenes.jsonl.gz"), b"old")
     for name, content in old.items():
         (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr(command, "SPLIT_SIZES", {"train": 5, "dev": 2, "test": 2})
+    monkeypatch.setattr(generator, "SPLIT_SIZES", {"train": 5, "dev": 2, "test": 2})
     monkeypatch.setattr("minicap.encoder.session.seeded_encoder", Encoder)
     with pytest.raises(KeyboardInterrupt):
-        command.make_data_set(tmp_path, 1)
+        generator.make_data_set(tmp_path, 1)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
-    monkeypatch.setattr(Encoder, "stops", False)
+    monkeypatch.setattr(Encoder, "interrupted", False)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(command, "write_text", stop)
-        command.make_data_set(tmp_path, 1)
+        patched.setattr(generator, "write_text", interrupt)
+        generator.make_data_set(tmp_path, 1)
     assert not (tmp_path / "features.npz").exists()
-    command.make_data_set(tmp_path, 1)
+    generator.make_data_set(tmp_path, 1)
     assert len(read_features(tmp_path / "features.npz").names) == 9

@@ -1,4 +1,4 @@
-"""The feature store: what is marked is there, and what does not fit is refused."""
+"""The feature store: marked rows are on the disk, and mismatches are refused."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ def create(folder, names=NAMES, **changes):
 
 
 def results(store):
-    """What becomes of the batches that are left: each photo's own numbers, and the reasons."""
+    """The features of the remaining batches, and the reasons to skip photos."""
     for names in store.batches():
         rows = [NAMES.index(name) for name in names]
         yield ARRAY[rows], {name: BAD[name] for name in names if name in BAD}
@@ -46,12 +46,12 @@ def refused(folder):
     return str(caught.value)
 
 
-def test_filled_and_read(folder):
+def test_fill_and_read(folder):
     store = create(folder)
-    assert store.begun == 0 and (store.marks == TODO).all()
+    assert store.encoded == 0 and (store.marks == TODO).all()
     assert list(store.fill(results(store))) == [4, 4, 2]
     back = FeatureStore.open(folder)
-    assert back.begun == 10 and not list(back.batches())
+    assert back.encoded == 10 and not list(back.batches())
     assert (back.names, back.encoder, back.batch) == (NAMES, ENCODER, 4)
     good = [n for n in range(10) if n not in (4, 9)]
     assert (back.marks[good] == DONE).all() and (back.marks[[4, 9]] == SKIPPED).all()
@@ -68,7 +68,7 @@ def test_filled_and_read(folder):
     numpy.testing.assert_array_equal(features.array, ARRAY[good].astype("float16"))
 
 
-def test_a_whole_store_is_mapped_not_read(folder):
+def test_a_complete_store_is_memory_mapped(folder):
     store = create(folder)
     list(store.fill((features, {}) for features, _ in results(store)))
     assert isinstance(read_features(folder).array, numpy.memmap)
@@ -83,7 +83,7 @@ def test_numpy_alone_can_read_it(folder):
 
 
 @pytest.mark.parametrize("after", range(4))
-def test_stopped_after_any_batch_it_goes_on_to_the_same_bytes(folder, after):
+def test_resumed_after_any_batch_it_has_the_same_bytes(folder, after):
     store = create(folder)
     list(store.fill(results(store)))
     whole = contents(folder)
@@ -93,15 +93,15 @@ def test_stopped_after_any_batch_it_goes_on_to_the_same_bytes(folder, after):
     for _ in zip(range(after), store.fill(results(store))):
         pass
     store = FeatureStore.open(folder)
-    assert store.begun == min(4 * after, 10)
+    assert store.encoded == min(4 * after, 10)
     list(store.fill(results(store)))
     assert contents(folder) == whole
 
 
 @pytest.mark.parametrize("marked", range(10))
-def test_marks_and_reasons_that_a_crash_has_cut(folder, marked):
-    """A batch of which only some rows are marked is done again as a whole; half a line of reasons,
-    and reasons of rows that are not marked, are written anew."""
+def test_marks_and_reasons_truncated_by_a_crash(folder, marked):
+    """A batch with unmarked rows is encoded again as a whole. An incomplete line of reasons, and
+    reasons of unmarked rows, are replaced."""
     store = create(folder)
     list(store.fill(results(store)))
     whole = contents(folder)
@@ -110,7 +110,7 @@ def test_marks_and_reasons_that_a_crash_has_cut(folder, marked):
     (folder / MARKS).write_bytes(cut)
     (folder / REASONS).write_bytes(whole[REASONS] + b'{"row": 9, "pho')
     store = FeatureStore.open(folder)
-    assert store.begun == marked // 4 * 4
+    assert store.encoded == marked // 4 * 4
     list(store.fill(results(store)))
     assert contents(folder) == whole
 
@@ -125,8 +125,8 @@ def test_what_float16_cannot_hold_is_skipped(folder):
     assert "beyond float16" in (folder / REASONS).read_text()
 
 
-def test_features_are_on_the_disk_before_their_rows_are_marked(folder, monkeypatch):
-    """The order of what reaches the disk, batch by batch."""
+def test_features_are_synced_before_their_rows_are_marked(folder, monkeypatch):
+    """The order of syncs in each batch."""
     store, order = create(folder), []
     put, sync = module._put, module._sync
 
@@ -140,7 +140,7 @@ def test_features_are_on_the_disk_before_their_rows_are_marked(folder, monkeypat
     assert order == [FEATURES, REASONS, MARKS] * 3
 
 
-# ---- what is refused ------------------------------------------------------------------------
+# ---- errors ---------------------------------------------------------------------------------
 
 
 def test_another_encoder_and_other_photos(folder):
@@ -155,7 +155,7 @@ def test_another_encoder_and_other_photos(folder):
         store.check(NAMES[::-1], ENCODER)
 
 
-def test_one_that_is_not_full_is_not_trained_on(folder):
+def test_an_incomplete_store_is_not_trained_on(folder):
     store = create(folder)
     next(store.fill(results(store)))
     with pytest.raises(UserError, match="only 4 of 10 photos are encoded"):
@@ -167,26 +167,26 @@ def test_no_store(tmp_path, folder):
     folder.mkdir()
     assert "cannot read the feature store" in refused(folder)
     (folder / "precious.txt").write_text("x")
-    with pytest.raises(UserError, match="something else is there"):
+    with pytest.raises(UserError, match="holds other files"):
         create(folder)
     assert contents(folder) == {"precious.txt": b"x"}
-    with pytest.raises(UserError, match="something else is there"):
+    with pytest.raises(UserError, match="holds other files"):
         create(folder / "precious.txt")
 
 
-def test_half_a_description_that_a_kill_left_is_no_stranger(folder):
+def test_a_temporary_file_of_a_killed_process_is_accepted(folder):
     folder.mkdir()
     (folder / ".store.json.abcd.tmp").write_text("{")
     FeatureStore.create(folder, NAMES, ENCODER, 4)
 
 
-def test_a_creation_that_was_killed_is_begun_again(folder):
+def test_a_killed_creation_starts_again(folder):
     create(folder)
     (folder / STORE).unlink()
     (folder / FEATURES).write_bytes(b"half")
     store = create(folder)
     list(store.fill(results(store)))
-    assert store.begun == 10
+    assert store.encoded == 10
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_missing_part(folder, missing):
 # ---- a full disk ----------------------------------------------------------------------------
 
 
-def test_no_room_is_known_before_the_first_photo(folder, monkeypatch):
+def test_a_full_disk_is_detected_before_the_first_photo(folder, monkeypatch):
     def full(descriptor, start, size):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -246,8 +246,8 @@ def test_no_room_is_known_before_the_first_photo(folder, monkeypatch):
         create(folder, feature_size=300_000_000_000)
 
 
-def test_a_disk_that_fills_up_on_the_way(folder, monkeypatch):
-    """Some file systems promise room and do not keep it."""
+def test_a_disk_that_fills_up_during_encoding(folder, monkeypatch):
+    """Some file systems do not reserve the space they promise."""
     store = create(folder)
     put, puts = module._put, []
 
@@ -262,6 +262,14 @@ def test_a_disk_that_fills_up_on_the_way(folder, monkeypatch):
         list(store.fill(results(store)))
     monkeypatch.undo()
     store = FeatureStore.open(folder)
-    assert store.begun == 4
+    assert store.encoded == 4
     list(store.fill(results(store)))
-    assert FeatureStore.open(folder).begun == 10
+    assert FeatureStore.open(folder).encoded == 10
+
+
+def test_a_newer_format_is_refused_with_the_reason(folder):
+    create(folder)
+    about = json.loads((folder / STORE).read_text())
+    about["kind"] = "minicap feature store 2"
+    (folder / STORE).write_text(json.dumps(about))
+    assert "format 2, this minicap reads format 1" in refused(folder)

@@ -21,8 +21,8 @@ def test_tokens_are_runs_of_word_characters_in_lower_case(caption, words):
     assert tokenise(caption) == words
 
 
-def test_ids_are_places_in_sorted_order():
-    """Whatever order words come in; the special ones sort in front, as in the course."""
+def test_ids_are_indices_in_sorted_order():
+    """In any order of input; special tokens come first, as in the course."""
     vocabulary = Vocabulary(["zebra", "a", "3", "_", "ärmel", "a"])
     assert vocabulary.words == [END, PAD, START, UNK, "3", "_", "a", "zebra", "ärmel"]
     assert [vocabulary.ids[word] for word in vocabulary.words] == list(range(9))
@@ -30,7 +30,7 @@ def test_ids_are_places_in_sorted_order():
 
 
 def test_min_count_counts_occurrences_not_captions():
-    """b occurs twice in one caption: that is twice."""
+    """b occurs twice in one caption and counts twice."""
     captions = ["a b b", "a c.", "A?"]
     assert Vocabulary.of(captions, 2).words[4:] == ["a", "b"]
     assert Vocabulary.of(captions, 3).words[4:] == ["a"]
@@ -55,7 +55,7 @@ def test_encode_starts_ends_and_pads():
     assert lengths.tolist() == [4, 5, 2] and ids.dtype == numpy.int32
 
 
-def test_a_long_caption_is_cut_and_loses_its_end():
+def test_a_long_caption_is_truncated_without_its_end():
     """max_length 20 counts #START# and #END#: 18 words keep their end, 19 words do not, and there
     are never more than 19 targets."""
     v = Vocabulary(["w"])
@@ -73,7 +73,7 @@ def test_decode_stops_at_the_end_and_hides_special_words():
     assert v.decode([]) == ""
 
 
-def test_difference_says_what_differs():
+def test_difference_names_the_words():
     ours, theirs = Vocabulary(["a", "b"]), Vocabulary([*"acdefgh"])
     assert ours.difference(Vocabulary(["b", "a"])) is None
     text = ours.difference(theirs)

@@ -1,4 +1,4 @@
-"""One built encoder for all tests of this room, and for all workers of pytest-xdist."""
+"""One encoder, built once, for all tests in this folder and all workers of pytest-xdist."""
 
 import os
 from pathlib import Path
@@ -32,6 +32,6 @@ def seeded_file(seeded: Encoder, cache: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> np.ndarray:
-    """Drawings that the calibration never saw, uint8 (32, 299, 299, 3)."""
+def images() -> np.ndarray:
+    """Rendered scenes that are not in the calibration set, uint8 (32, 299, 299, 3)."""
     return drawings(32, seed=2)

@@ -1,4 +1,4 @@
-"""The check against others' features, and the check against Keras' on the golden photos."""
+"""The check against reference features, and against Keras' features of the golden photos."""
 
 import os
 from pathlib import Path
@@ -18,20 +18,20 @@ from minicap.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def photos(pictures, tmp_path_factory) -> list[Path]:
+def photos(images, tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("photos")
     paths = [folder / "a.png", folder / "b.png"]
-    for path, pixels in zip(paths, pictures[:2], strict=True):
+    for path, pixels in zip(paths, images[:2], strict=True):
         Image.fromarray(pixels).save(path)
     return paths
 
 
 @pytest.fixture(scope="module")
-def expected(pictures) -> dict[str, np.ndarray]:
-    """Features from the other network, in plain NumPy."""
+def expected(images) -> dict[str, np.ndarray]:
+    """Features from the independent network in plain NumPy."""
     weights = seeded_weights().layers
     kernels = (w.kernel for w in weights)
-    rows = forward(pictures[:2], kernels, lambda index, y: weights[index][1:])
+    rows = forward(images[:2], kernels, lambda index, y: weights[index][1:])
     return dict(zip(("a.png", "b.png"), rows, strict=True))
 
 
@@ -41,7 +41,7 @@ def test_the_same_network_agrees(seeded, photos, expected):
     assert all(0 < difference <= 2e-5 for _, difference in found)
 
 
-def test_the_difference_is_relative_and_each_photo_has_its_own(seeded, photos, expected):
+def test_difference_is_relative_and_per_photo(seeded, photos, expected):
     row = expected["b.png"]
     off = np.random.default_rng(0).normal(size=row.shape)
     off *= 2e-3 * np.linalg.norm(row) / np.linalg.norm(off)
@@ -52,7 +52,7 @@ def test_the_difference_is_relative_and_each_photo_has_its_own(seeded, photos, e
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(2048), np.full(2048, np.nan)])
-def test_features_that_are_none_do_not_agree(seeded, photos, expected, wrong):
+def test_invalid_features_do_not_agree(seeded, photos, expected, wrong):
     _, difference = next(check.differences(seeded, photos, {"a.png": wrong}))
     assert difference == np.inf
 

@@ -30,9 +30,9 @@ def model(seeded_file: Path):
 
 
 @pytest.fixture(scope="module")
-def features(seeded: Encoder, pictures: np.ndarray) -> np.ndarray:
-    """All pictures as one batch of 32."""
-    return seeded.encode(pictures)
+def features(seeded: Encoder, images: np.ndarray) -> np.ndarray:
+    """Features of all images, encoded as one batch of 32."""
+    return seeded.encode(images)
 
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
@@ -43,20 +43,20 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def torch_features(images: np.ndarray, weights: Weights) -> np.ndarray:
-    """InceptionV3 written down once more, without the table, in PyTorch and float64."""
+    """An independent InceptionV3, without the table, in PyTorch and float64."""
     torch = pytest.importorskip("torch")
     from torch.nn import functional as F
 
-    numbers = iter(weights.layers)
+    layer_weights = iter(weights.layers)
 
     def conv(x, stride=1, padding=0):
-        kernel, *rest = (torch.from_numpy(np.asarray(n)).double() for n in next(numbers))
+        kernel, *rest = (torch.from_numpy(np.asarray(n)).double() for n in next(layer_weights))
         beta, mean, variance = rest
         x = F.conv2d(x, kernel, stride=stride, padding=padding)
         return F.relu(F.batch_norm(x, mean, variance, bias=beta, eps=1e-3))
 
     def average(x):
-        return F.avg_pool2d(x, 3, 1, 1, count_include_pad=weights.average_counts_padding)
+        return F.avg_pool2d(x, 3, 1, 1, count_include_pad=weights.count_include_pad)
 
     def tall_and_wide(x):
         return torch.cat([conv(x, padding=(0, 1)), conv(x, padding=(1, 0))], 1)
@@ -89,28 +89,28 @@ def torch_features(images: np.ndarray, weights: Weights) -> np.ndarray:
         b = tall_and_wide(conv(x))
         c = tall_and_wide(conv(conv(x), padding=1))
         x = torch.cat([a, b, c, conv(average(x))], 1)
-    assert next(numbers, None) is None
+    assert next(layer_weights, None) is None
     return x.mean((2, 3)).numpy()
 
 
-def test_agrees_with_pytorch_in_float64(features, weights, pictures):
-    assert relative(features[:2], torch_features(pictures[:2], weights)) <= 2e-5
+def test_agrees_with_pytorch_in_float64(features, weights, images):
+    assert relative(features[:2], torch_features(images[:2], weights)) <= 2e-5
 
 
-def test_average_pools_that_count_padding_as_torchvision(tmp_path, features, weights, pictures):
-    counting = weights._replace(average_counts_padding=True)
+def test_average_pooling_that_counts_padding_matches_pytorch(tmp_path, features, weights, images):
+    counting = weights._replace(count_include_pad=True)
     model = graph.build(counting)
     graph.save(model, tmp_path / "counting.onnx")
     encoder = Encoder(tmp_path / "counting.onnx", threads=2)
-    found = encoder.encode(pictures[:1])
+    found = encoder.encode(images[:1])
     assert encoder.id != SEEDED_ENCODER_ID
-    assert relative(found, torch_features(pictures[:1], counting)) <= 2e-5
+    assert relative(found, torch_features(images[:1], counting)) <= 2e-5
     assert relative(found, features[:1]) > 1e-3
 
 
-def test_agrees_with_plain_numpy(features, weights, pictures):
+def test_agrees_with_plain_numpy(features, weights, images):
     kernels = (w.kernel for w in weights.layers)
-    expected = forward(pictures[:2], kernels, lambda index, y: weights.layers[index][1:])
+    expected = forward(images[:2], kernels, lambda index, y: weights.layers[index][1:])
     assert relative(features[:2], expected) <= 2e-5
 
 
@@ -125,13 +125,13 @@ def test_folding_is_exact():
     np.testing.assert_allclose(np.tensordot(kernel, pixels, 3) + bias, expected, rtol=1e-5)
 
 
-def test_batch_of_32_equals_32_batches_of_one_bit_for_bit(seeded, features, pictures):
-    one_by_one = np.concatenate([seeded.encode(picture[None]) for picture in pictures])
+def test_batch_of_32_equals_32_batches_of_one_bit_for_bit(seeded, features, images):
+    one_by_one = np.concatenate([seeded.encode(image[None]) for image in images])
     np.testing.assert_array_equal(features, one_by_one)
 
 
-def test_every_layer_is_alive(model, pictures):
-    """On drawings never seen: no channel that is (almost) always zero, none that explodes."""
+def test_every_layer_is_alive(model, images):
+    """On unseen scenes, no channel is (almost) always zero and none explodes."""
     names = [layer.name for layer in layers()]
     open_model = onnx.ModelProto()
     open_model.CopyFrom(model)
@@ -143,20 +143,20 @@ def test_every_layer_is_alive(model, pictures):
     session = onnxruntime.InferenceSession(
         open_model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    for name, y in zip(names, session.run(names, {"image": pictures[:8]}), strict=True):
+    for name, y in zip(names, session.run(names, {"image": images[:8]}), strict=True):
         assert 0.1 < y.std() < 10, name
         alive = (y > 0).mean((0, 2, 3))
         assert alive.min() > 0.01, name
         assert y.max() < 1000, name
 
 
-def test_features_tell_pictures_apart(features):
+def test_features_distinguish_images(features):
     assert (features.std(0) > 0).all()
     centred = features - features.mean(0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    likeness = centred @ centred.T - 2 * np.eye(len(features))
-    assert likeness.max() < 0.99
-    assert np.abs(features.astype(np.float16) - features).max() < 0.01  # float16 holds them
+    similarity = centred @ centred.T - 2 * np.eye(len(features))
+    assert similarity.max() < 0.99
+    assert np.abs(features.astype(np.float16) - features).max() < 0.01  # float16 is precise enough
 
 
 # ---- the file -------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_nine_average_pools_ignore_padding(model):
     assert counts == [0] * 9
 
 
-def test_saving_is_whole_or_not_at_all(tmp_path, model, monkeypatch):
+def test_saving_is_atomic(tmp_path, model, monkeypatch):
     path = tmp_path / "encoder.onnx"
     path.write_bytes(b"the old one")
 
@@ -211,10 +211,10 @@ def test_saving_is_whole_or_not_at_all(tmp_path, model, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-# ---- its identity ---------------------------------------------------------------------------
+# ---- its id ---------------------------------------------------------------------------------
 
 
-def identity(model) -> str:
+def id_of(model) -> str:
     return graph.encoder_id(model, preprocessing_name("squeeze-bilinear", 299))
 
 
@@ -222,14 +222,14 @@ def changed(model, change) -> str:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     change(copy)
-    return identity(copy)
+    return id_of(copy)
 
 
-def test_built_twice_it_is_the_same_and_the_known_one(weights, seeded):
-    assert identity(graph.build(weights)) == SEEDED_ENCODER_ID == seeded.id
+def test_building_is_reproducible(weights, seeded):
+    assert id_of(graph.build(weights)) == SEEDED_ENCODER_ID == seeded.id
 
 
-def test_names_and_notes_do_not_change_the_identity(model):
+def test_names_and_metadata_do_not_change_the_id(model):
     def rename(m):
         m.doc_string = "a note"
         m.producer_name = "another"
@@ -282,17 +282,17 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_is_computed_otherwise_changes_the_identity(model, change):
+def test_every_change_of_the_computation_changes_the_id(model, change):
     assert model.graph.node[-3].op_type == "Concat"
     assert changed(model, change) != SEEDED_ENCODER_ID
 
 
-def test_preprocessing_belongs_to_the_identity(model):
+def test_preprocessing_is_part_of_the_id(model):
     assert graph.encoder_id(model, "nearest-299") != SEEDED_ENCODER_ID
 
 
 def test_constants_and_subgraphs_count():
-    """Weights may also lie in Constant nodes and in the branches of an If."""
+    """Weights may also be in Constant nodes and in the branches of an If."""
     helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
 
     def make(value: float, name: str) -> str:
@@ -303,6 +303,24 @@ def test_constants_and_subgraphs_count():
         condition = helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, [])
         node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
         y = helper.make_tensor_value_info("y", FLOAT, [1])
-        return identity(helper.make_model(helper.make_graph([node], "g", [condition], [y])))
+        return id_of(helper.make_model(helper.make_graph([node], "g", [condition], [y])))
 
     assert make(1, "a") == make(1, "b") != make(2, "a")
+
+
+def test_a_subgraphs_own_tensor_differs_from_an_outer_one():
+    """Each is the first tensor of its graph; which of them a node reads changes the id."""
+    helper, FLOAT, BOOL = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL
+
+    def make(read: str) -> str:
+        nodes = [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Neg", [read], ["b"])]
+        branch = helper.make_graph(nodes, "b", [], [helper.make_tensor_value_info("b", FLOAT, [1])])
+        node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+        inputs = [
+            helper.make_tensor_value_info("x", FLOAT, [1]),
+            helper.make_tensor_value_info("c", BOOL, []),
+        ]
+        y = helper.make_tensor_value_info("y", FLOAT, [1])
+        return id_of(helper.make_model(helper.make_graph([node], "g", inputs, [y])))
+
+    assert make("a") != make("x")

@@ -1,4 +1,4 @@
-"""Every mode gives its defined result, and every hostile file one clear line."""
+"""Every image mode gives its defined result, and every hostile file a one-line error."""
 
 import io
 import os
@@ -87,7 +87,7 @@ def test_palette_with_and_without_transparency(tmp_path):
 def test_alpha_shows_white(tmp_path):
     image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     image.putpixel((1, 0), (255, 0, 0, 255))
-    image.putpixel((2, 0), (255, 0, 0, 51))  # a fifth of red, four of white
+    image.putpixel((2, 0), (255, 0, 0, 51))  # 1/5 red, 4/5 white
     path = saved(image, tmp_path / "rgba.png")
     assert [pixel(path, (x, 0)) for x in range(3)] == [(255, 255, 255), RED, (255, 204, 204)]
     assert pixel(saved(Image.new("LA", (2, 2), (9, 0)), tmp_path / "la.png")) == (255, 255, 255)
@@ -111,7 +111,7 @@ def test_cmyk(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp"])
-def test_of_an_animation_the_first_picture(tmp_path, suffix):
+def test_animation_gives_its_first_frame(tmp_path, suffix):
     frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, (0, 255, 0), (0, 0, 255))]
     path = tmp_path / f"moving.{suffix}"
     options = {"lossless": True} if suffix == "webp" else {}
@@ -146,12 +146,12 @@ def test_exif_orientation(tmp_path, orientation, suffix):
     assert image.size == (48, 32)
     assert image.getpixel((4, 4))[0] > 200
     assert all(image.getpixel(at)[0] < 50 for at in [(44, 4), (4, 28), (44, 28)])
-    with Image.open(path) as lazy:  # a Pillow image, not loaded yet, takes the same way
+    with Image.open(path) as lazy:  # a Pillow image that is not loaded yet
         np.testing.assert_array_equal(np.asarray(load_image(lazy)), np.asarray(image))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_broken_exif_does_not_spoil_a_picture(tmp_path):
+def test_broken_exif_is_ignored(tmp_path):
     exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40
     path = saved(Image.new("RGB", (8, 8), RED), tmp_path / "exif.jpg", exif=exif)
     assert load_image(path).size == (8, 8)
@@ -161,7 +161,7 @@ def test_broken_exif_does_not_spoil_a_picture(tmp_path):
 
 
 def png(width: int, height: int, data: bytes = b"", chunks: bytes = b"") -> bytes:
-    """A grey PNG whose header may promise what it does not hold."""
+    """A grey PNG whose header need not match its data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         length, check = struct.pack(">I", len(body)), struct.pack(">I", zlib.crc32(kind + body))
@@ -179,24 +179,24 @@ def jpeg() -> bytes:
 
 
 HOSTILE = {
-    "empty.jpg": (b"", "not a picture"),
-    "text.jpg": (b"no picture at all\n" * 9, "not a picture"),
+    "empty.jpg": (b"", "not an image"),
+    "text.jpg": (b"no image at all\n" * 9, "not an image"),
     "half.jpg": (jpeg()[: len(jpeg()) // 2], "cannot be read"),
-    "head.jpg": (jpeg()[:300], "not a picture|cannot be read"),
+    "head.jpg": (jpeg()[:300], "not an image|cannot be read"),
     "no_data.png": (png(50, 50), "cannot be read"),
     "bad_zlib.png": (png(50, 50, b"\0" * 99), "cannot be read"),
     "cut.png": (png(50, 50, zlib.compress(os.urandom(2550)))[:1500], "cannot be read"),
     "bomb.png": (png(50_000, 50_000, zlib.compress(b"\0" * 99)), "89,478,485 pixels"),
     "hundred_megapixels.png": (png(10_000, 10_000), "89,478,485 pixels"),
     "line.png": (png(100_000_000, 1), "89,478,485 pixels"),
-    "zero.png": (png(0, 7), "not a picture|has no pixels|cannot be read"),
+    "zero.png": (png(0, 7), "not an image|has no pixels|cannot be read"),
     "page.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS"),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files_end_in_one_line(tmp_path, name):
+def test_hostile_files_give_a_one_line_error(tmp_path, name):
     content, reason = HOSTILE[name]
     path = tmp_path / name
     path.write_bytes(content)
@@ -221,7 +221,7 @@ def test_a_bomb_is_refused_where_pillow_has_no_limit(tmp_path, monkeypatch):
         load_image(path)
 
 
-def test_what_is_no_file(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     with pytest.raises(UnusableImage, match="is a folder"):
         load_image(tmp_path)
     with pytest.raises(UnusableImage, match=r"gone\.jpg: no such file"):
@@ -229,13 +229,13 @@ def test_what_is_no_file(tmp_path):
     with pytest.raises(UnusableImage, match="no such file"):
         load_image("nul\0byte.jpg")
     if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
+        os.mkfifo(tmp_path / "pipe.jpg")  # opening it would block forever
         with pytest.raises(UnusableImage, match="not a regular file"):
             load_image(tmp_path / "pipe.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_may_not_be_read(tmp_path):
+def test_a_file_without_permission(tmp_path):
     path = saved(Image.new("RGB", (2, 2)), tmp_path / "secret.png")
     path.chmod(0)
     with pytest.raises(UnusableImage, match=r"secret\.png: cannot be read"):
@@ -243,8 +243,8 @@ def test_a_file_that_may_not_be_read(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_random_damage_gives_a_picture_or_one_line(tmp_path):
-    """Flipped bytes in whole files: whatever Pillow's readers raise, a user sees UnusableImage."""
+def test_random_damage_gives_an_image_or_a_one_line_error(tmp_path):
+    """With flipped bytes, whatever Pillow's readers raise becomes UnusableImage."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
     refused = 0
@@ -276,17 +276,17 @@ def test_squeezing_keeps_both_edges(method):
     assert (pixels[:, :13] == 0).all() and (pixels[:, 17:] == RED).all()
 
 
-def test_nearest_takes_the_pixels_in_the_middle_of_each_step():
-    """As Keras' load_img: column k of 4 comes from where (k + 1/2) / 4 of the picture lies."""
+def test_nearest_takes_the_central_pixels():
+    """As in Keras' load_img, column k of 4 is the pixel at (k + 1/2) / 4 of the width."""
     pixels = np.arange(10 * 12 * 3, dtype=np.uint16).astype(np.uint8).reshape(10, 12, 3)
     found = prepare(Image.fromarray(pixels), "squeeze-nearest", 4)
     np.testing.assert_array_equal(found, pixels[[1, 3, 6, 8]][:, [1, 4, 7, 10]])
 
 
 @pytest.mark.parametrize("tall", [False, True])
-@pytest.mark.parametrize("more, start", [(0, 0), (1, 1), (2, 1), (3, 2), (7, 4)])
-def test_the_crop_starts_at_half_the_difference_rounded_up(tall, more, start):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 5 + more, 3), np.uint8)
+@pytest.mark.parametrize("extra, start", [(0, 0), (1, 1), (2, 1), (3, 2), (7, 4)])
+def test_the_crop_starts_at_half_the_difference_rounded_up(tall, extra, start):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 5 + extra, 3), np.uint8)
     middle = pixels[:, start : start + 5]
     if tall:
         pixels, middle = pixels.swapaxes(0, 1).copy(), middle.swapaxes(0, 1)
@@ -295,21 +295,21 @@ def test_the_crop_starts_at_half_the_difference_rounded_up(tall, more, start):
 
 
 @pytest.mark.parametrize("side", [13, 29, 30, 31, 100])
-def test_the_crop_is_resized_between_the_four_nearest_pixels(side):
-    """By the formula, in float64: pixel x of n lies at (x + 1/2) side / n - 1/2."""
+def test_the_crop_is_interpolated_between_the_four_nearest_pixels(side):
+    """Against the formula in float64: pixel x of n is at (x + 1/2) side / n - 1/2."""
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     n = 30
     at = np.clip((np.arange(n) + 0.5) * side / n - 0.5, 0, side - 1)
     low = np.minimum(at.astype(int), side - 2)
-    part = at - low
-    rows = pixels[low] * (1 - part)[:, None, None] + pixels[low + 1] * part[:, None, None]
-    wanted = rows[:, low] * (1 - part)[:, None] + rows[:, low + 1] * part[:, None]
+    weight = at - low
+    rows = pixels[low] * (1 - weight)[:, None, None] + pixels[low + 1] * weight[:, None, None]
+    expected = rows[:, low] * (1 - weight)[:, None] + rows[:, low + 1] * weight[:, None]
     found = prepare(Image.fromarray(pixels), "crop-bilinear", n)
-    assert (found <= wanted + 1e-9).all() and (found >= wanted - 1 - 1e-9).all()  # Pillow cuts
+    assert (found <= expected + 1e-9).all() and (found >= expected - 1 - 1e-9).all()  # truncated
 
 
 @pytest.mark.parametrize("method", PREPROCESSINGS)
-def test_what_fits_stays_as_it_is(method):
+def test_an_image_of_the_right_size_is_unchanged(method):
     fitting = np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)
     np.testing.assert_array_equal(prepare(Image.fromarray(fitting), method, 30), fitting)
 
@@ -319,7 +319,7 @@ def test_an_unknown_preprocessing_is_refused():
         prepare(Image.new("RGB", (3, 3)), "squeeze", 30)
 
 
-def test_the_preprocessing_has_a_name_with_its_size():
+def test_the_name_of_a_preprocessing_includes_its_size():
     assert preprocessing_name("squeeze-bilinear", 299) == "squeeze-bilinear-299"
 
 
@@ -327,7 +327,7 @@ def test_the_preprocessing_has_a_name_with_its_size():
 
 
 def fractal(width: int, height: int) -> Image.Image:
-    """Noise with as much of every size of detail, as photos have."""
+    """Noise with equal energy at every scale, as in photos."""
     rng = np.random.default_rng(0)
     steps = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     steps[0, 0] = np.inf
@@ -339,10 +339,10 @@ def fractal(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize("picture, mean, most", [("fractal", 0.7, 5), ("noise", 1, 6)])
+@pytest.mark.parametrize("content, mean, maximum", [("fractal", 0.7, 5), ("noise", 1, 6)])
 @pytest.mark.parametrize("shape", [(600, 600), (900, 700), (800, 1600), (1600, 1200)])
-def test_a_draft_stays_within_the_stated_difference(tmp_path, picture, shape, mean, most):
-    if picture == "fractal":
+def test_a_draft_stays_within_the_stated_difference(tmp_path, content, shape, mean, maximum):
+    if content == "fractal":
         image = fractal(*shape)
     else:
         image = Image.fromarray(
@@ -352,12 +352,12 @@ def test_a_draft_stays_within_the_stated_difference(tmp_path, picture, shape, me
     difference = read(path, "squeeze-bilinear", 99).astype(int)
     difference -= prepare(load_image(path), "squeeze-bilinear", 99)
     assert 0 < np.abs(difference).mean() < mean  # not 0: a draft was made
-    assert np.abs(difference).max() <= most
+    assert np.abs(difference).max() <= maximum
 
 
-def test_no_draft_where_single_pixels_are_taken_or_the_picture_is_small(tmp_path):
+def test_no_draft_for_single_pixels_or_small_images(tmp_path):
     large = saved(fractal(600, 600), tmp_path / "large.jpg")
-    odd = saved(fractal(601, 600), tmp_path / "odd.jpg")  # half of it would end half a pixel later
+    odd = saved(fractal(601, 600), tmp_path / "odd.jpg")  # half of it ends half a pixel later
     for path, method, size in (
         (large, "squeeze-nearest", 99),
         (large, "crop-bilinear", 99),
@@ -368,20 +368,20 @@ def test_no_draft_where_single_pixels_are_taken_or_the_picture_is_small(tmp_path
         np.testing.assert_array_equal(read(path, method, size), whole)
 
 
-def test_a_draft_is_turned_upright_too(tmp_path):
+def test_a_draft_is_rotated_too(tmp_path):
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6  # to be turned a quarter clockwise
+    exif[EXIF_ORIENTATION] = 6  # rotate clockwise by 90 degrees
     image = Image.new("RGB", (1600, 800))
     image.paste(RED, (0, 0, 800, 800))
     pixels = read(saved(image, tmp_path / "a.jpg", exif=exif), "squeeze-bilinear", 100)
-    assert pixels[10, 50, 0] > 200 and pixels[90, 50, 0] < 50  # what was left is on top
+    assert pixels[10, 50, 0] > 200 and pixels[90, 50, 0] < 50  # the left half is now on top
 
 
 def test_a_file_object_is_read_as_its_path_is(tmp_path):
     path = saved(fractal(70, 50), tmp_path / "a.jpg")
     with open(path, "rb") as file:
         np.testing.assert_array_equal(np.asarray(load_image(file)), np.asarray(load_image(path)))
-    broken = io.BytesIO(b"no picture")
+    broken = io.BytesIO(b"no image")
     broken.name = "photos.zip/a.jpg"
-    with pytest.raises(UnusableImage, match=r"^photos.zip/a.jpg: not a picture"):
+    with pytest.raises(UnusableImage, match=r"^photos.zip/a.jpg: not an image"):
         load_image(broken)

@@ -1,4 +1,4 @@
-"""The table: what Keras' InceptionV3 has, this has."""
+"""The table describes Keras' InceptionV3."""
 
 import numpy
 import pytest
@@ -16,7 +16,7 @@ from minicap.encoder.inception import (
 
 
 def shapes() -> dict[str, tuple[int, int, int]]:
-    """(height, width, channels) behind every entry of the table, by its name."""
+    """The output shape (height, width, channels) of every entry of the table, by name."""
     seen = {}
 
     def side(length: int, kernel: int, stride: int, padding: str) -> int:
@@ -32,9 +32,9 @@ def shapes() -> dict[str, tuple[int, int, int]]:
         seen[name] = (*(side(n, 3, p.stride, p.padding) for n in x[:2]), x[2])
         return seen[name]
 
-    def concat(name, ways):
-        assert len({way[:2] for way in ways}) == 1, f"{name}: branches of different sizes"
-        seen[name] = (*ways[0][:2], sum(way[2] for way in ways))
+    def concat(name, branches):
+        assert len({branch[:2] for branch in branches}) == 1, f"{name}: branches of different sizes"
+        seen[name] = (*branches[0][:2], sum(branch[2] for branch in branches))
         return seen[name]
 
     seen["out"] = network((IMAGE_SIZE, IMAGE_SIZE, 3), conv, pool, concat)
@@ -66,7 +66,7 @@ def test_every_block_has_the_shape_of_keras():
 
 
 def test_94_convolutions_in_keras_order():
-    """Shapes as in the official file, HWIO there: spot checks by Keras' running number, from 1."""
+    """Spot checks of the shapes in the official file (HWIO), by Keras' running number from 1."""
     kernels = [layer.shape for layer in layers()]
     assert len(kernels) == 94
     keras = {  # number: (height, width, channels in, filters)
@@ -77,7 +77,7 @@ def test_94_convolutions_in_keras_order():
         12: (1, 1, 192, 32),
         27: (3, 3, 288, 384),  # mixed3
         30: (3, 3, 96, 96),
-        33: (1, 7, 128, 128),  # mixed4: 7x7 is 1x7, 7x1; 7x7dbl begins with 7x1
+        33: (1, 7, 128, 128),  # mixed4: 7x7 is 1x7, 7x1; 7x7dbl starts with 7x1
         34: (7, 1, 128, 192),
         36: (7, 1, 128, 128),
         39: (1, 7, 128, 192),
@@ -101,7 +101,7 @@ def test_number_of_parameters_is_that_of_keras_notop():
     assert total == 21_802_784
 
 
-def test_names_are_unique_and_tell_the_place():
+def test_names_are_unique_and_give_the_position():
     names = [layer.name for layer in layers()]
     assert len(set(names)) == 94
     assert names[0] == "stem/1"
@@ -116,13 +116,13 @@ def test_nine_average_pools_and_four_maximum_pools():
         return x
 
     for name, block in INCEPTION_V3.items():
-        walk(block, 0, lambda name, c, x: x, pool, lambda name, ways: ways[0], name)
+        walk(block, 0, lambda name, c, x: x, pool, lambda name, branches: branches[0], name)
     assert (pools.count("average"), pools.count("max")) == (9, 4)
 
 
-def test_branches_are_joined_in_the_published_order():
-    """From the paper's figures 5 to 7 and 10 (Szegedy et al. 2016) and Keras' concatenations, as
-    literals: neither the table nor a hash of what it builds has a say."""
+def test_branches_are_concatenated_in_the_published_order():
+    """Literals from the paper's figures 5 to 7 and 10 (Szegedy et al. 2016) and from Keras'
+    concatenations, independent of the table."""
     pytest.importorskip("onnx")
     from minicap.encoder.graph import build
     from minicap.encoder.weights import seeded_weights
@@ -134,19 +134,18 @@ def test_branches_are_joined_in_the_published_order():
     published |= {"mixed4": b, "mixed5": b, "mixed6": b, "mixed7": b}
     published |= {"mixed8": ["3x3/2", "7x7x3/4", "pool"], "mixed9": c, "mixed10": c}
     for block in "mixed9", "mixed10":
-        for branch in "3x3/2", "3x3dbl/3":  # each splits once more
+        for branch in "3x3/2", "3x3dbl/3":  # each splits again
             published[f"{block}/{branch}"] = ["1x3", "3x1"]
-    joined = {
+    concatenated = {
         node.output[0]: [name.removeprefix(f"{node.output[0]}/") for name in node.input]
         for node in build(seeded_weights()).graph.node
         if node.op_type == "Concat"
     }
-    assert joined == published
+    assert concatenated == published
 
 
 def test_batch_norm_adds_a_thousandth_to_the_variance():
-    """Keras' default, which its InceptionV3 keeps; folded into a kernel of 1 by variances so small
-    that nothing but it counts."""
+    """Keras' default epsilon, visible in the folded kernel when the variance is 0."""
     from minicap.encoder.graph import fold
     from minicap.encoder.weights import LayerWeights
 

@@ -1,4 +1,4 @@
-"""The exported network against Keras' own, with a weight file that Keras wrote."""
+"""The exported network against Keras' own, with a weight file saved by Keras."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ pytest.importorskip("onnxruntime")
 
 
 def fill(network) -> None:
-    """Varied weights into Keras' layers, in the order in which Keras created them."""
+    """Set varied weights in Keras' layers, in the order in which Keras created them."""
 
     def number(layer):
         return int(re.search(r"(?<=_)\d+$|$", layer.name)[0] or 0)
@@ -31,7 +31,7 @@ def fill(network) -> None:
         return sorted((x for x in network.layers if isinstance(x, kind)), key=number)
 
     convs, norms = created(keras.layers.Conv2D), created(keras.layers.BatchNormalization)
-    assert convs != [x for x in network.layers if x in convs]  # Keras' own list is another order
+    assert convs != [x for x in network.layers if x in convs]  # Keras' own list is in another order
     for conv, norm, w in zip(convs, norms, varied_weights().layers, strict=True):
         conv.set_weights([w.kernel.transpose(2, 3, 1, 0)])
         norm.set_weights([w.beta, w.mean, w.variance])
@@ -61,7 +61,7 @@ def test_weights_in_the_layout_of_the_official_file(network, tmp_path):
     assert found <= 2e-5
 
 
-def test_a_whole_model_that_keras_saved(network, tmp_path):
+def test_a_whole_model_saved_by_keras(network, tmp_path):
     network.save(tmp_path / "model.h5")
     for layer, a, b in zip(
         layers(), read_weights(tmp_path / "model.h5").layers, varied_weights().layers, strict=True
@@ -76,9 +76,9 @@ def test_keras_own_new_layout_is_refused(network, tmp_path):
         read_weights(tmp_path / "a.weights.h5")
 
 
-@pytest.mark.parametrize("top", [False, True], ids=["notop", "with its top"])
+@pytest.mark.parametrize("top", [False, True], ids=["notop", "with classifier"])
 def test_export_checks_itself_against_keras(top, tmp_path, monkeypatch, capsys):
-    """The command for users, with files that Keras wrote as the official ones are."""
+    """The command, with files saved by Keras in the layout of the official ones."""
     from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
     network = keras.applications.InceptionV3(weights=None, include_top=top)
@@ -88,9 +88,7 @@ def test_export_checks_itself_against_keras(top, tmp_path, monkeypatch, capsys):
     Image.fromarray(samples()[0]).save(tmp_path / "a.png")
     words = [str(tmp_path / "a.h5"), f"--check={tmp_path / 'a.png'}", f"--out={tmp_path / 'o'}"]
     assert export.main(words) == 0
-    assert (
-        "relative difference to Keras: 1 photos within 0.001, 0 beyond" in capsys.readouterr().out
-    )
+    assert "relative error against Keras: 1 photos within 0.001, 0 above" in capsys.readouterr().out
 
     monkeypatch.setattr(check, "TOLERANCE", 1e-12)
     assert export.main(words) == 1

@@ -1,6 +1,6 @@
-"""The exported network against torchvision's and timm's own, fed with the same weight file.
+"""The exported network against torchvision's and timm's own, with the same weight file.
 
-Run where torchvision and timm are installed; PyTorch alone is held against in test_graph.py.
+These tests need torchvision or timm; test_graph.py compares with PyTorch alone.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def state() -> dict:
 
 @pytest.fixture(scope="module")
 def ours(state, tmp_path_factory) -> np.ndarray:
-    """Features through the whole way: file, reader, export, ONNX Runtime."""
+    """Features from the whole pipeline: file, reader, export, ONNX Runtime."""
     folder: Path = tmp_path_factory.mktemp("parity")
     torch.save(state, folder / "a.pth")
     graph.save(graph.build(read_weights(folder / "a.pth")), folder / "a.onnx")
@@ -35,7 +35,7 @@ def ours(state, tmp_path_factory) -> np.ndarray:
 
 
 def load(network, state):
-    """The state without the classifier, and without auxiliary heads, which say nothing here."""
+    """Load the state without the classifier and the auxiliary heads, which are not compared."""
     kept = {n: t for n, t in state.items() if not n.startswith(("AuxLogits", "fc"))}
     missing = network.load_state_dict(kept, strict=False)
     assert not missing.unexpected_keys and {n[:3] for n in missing.missing_keys} <= {"fc."}
@@ -57,7 +57,7 @@ def test_torchvision(state, ours):
 
 
 def test_torchvision_as_documented(state, ours):
-    """ImageNet's mean and deviation, which `transform_input` turns back."""
+    """Input with ImageNet's mean and standard deviation, which `transform_input` undoes."""
     models = pytest.importorskip("torchvision").models
     network = models.inception_v3(
         weights=None, init_weights=False, aux_logits=False, transform_input=True

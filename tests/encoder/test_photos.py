@@ -1,4 +1,4 @@
-"""Where photos come from: which names there are, in which order, and what opens."""
+"""Sources of photos: their names, the order, and opening them."""
 
 import os
 import zipfile
@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def packed(folder, tmp_path):
+def archive(folder, tmp_path):
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for place in sorted(folder.rglob("*"), reverse=True):
@@ -42,13 +42,13 @@ def packed(folder, tmp_path):
 
 def test_a_folder(folder):
     photos = find_photos(folder)
-    assert photos.names == NAMES and photos.left_out == 4
+    assert photos.names == NAMES and photos.ignored == 4
     assert [photos.open(name).read_bytes() for name in NAMES] == [FILES[name] for name in NAMES]
 
 
-def test_a_zip_file_is_as_its_folder(packed):
-    photos = find_photos(packed)
-    assert photos.names == NAMES and photos.left_out == 4
+def test_a_zip_file_is_as_its_folder(archive):
+    photos = find_photos(archive)
+    assert photos.names == NAMES and photos.ignored == 4
     for name in NAMES:
         with photos.open(name) as file:
             assert file.read() == FILES[name] and file.name == name
@@ -82,17 +82,17 @@ def test_only_some(folder):
 
 
 @pytest.mark.parametrize(
-    "make, told",
+    "make, message",
     [
         (lambda path: None, "no such folder, zip file or list"),
-        (lambda path: path.mkdir(), "no photos; their names end in"),
+        (lambda path: path.mkdir(), "no photos; photos have names that end in"),
         (lambda path: path.write_bytes(b""), "no photos"),
         (lambda path: path.write_bytes(b"\xff\xd8\xff"), "list of photos must be UTF-8"),
     ],
 )
-def test_what_is_no_source(tmp_path, make, told):
+def test_sources_that_are_refused(tmp_path, make, message):
     make(tmp_path / "x")
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         find_photos(tmp_path / "x")
     assert str(tmp_path / "x") in str(caught.value) and "\n" not in str(caught.value)
 
@@ -103,12 +103,12 @@ def test_a_folder_with_other_files_says_how_many(tmp_path):
         find_photos(tmp_path)
 
 
-def test_a_damaged_member_spoils_no_other(folder, tmp_path):
+def test_a_damaged_member_does_not_affect_others(folder, tmp_path):
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("a.jpg", b"whole " * 10)
         file.writestr("b.jpg", b"broken" * 10)
-    path.write_bytes(path.read_bytes().replace(b"broken", b"Broken", 1))  # its checksum is off
+    path.write_bytes(path.read_bytes().replace(b"broken", b"Broken", 1))  # its checksum is wrong
     photos = find_photos(path)
     assert photos.open("a.jpg").read() == b"whole " * 10
     with pytest.raises(UnusableImage, match=r"^b.jpg: cannot be unpacked"):
@@ -116,7 +116,7 @@ def test_a_damaged_member_spoils_no_other(folder, tmp_path):
 
 
 def test_a_bomb_in_a_zip_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LARGEST", 10_000)
+    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a.png", bytes(10_001))
@@ -124,10 +124,10 @@ def test_a_bomb_in_a_zip_is_not_unpacked(tmp_path, monkeypatch):
         find_photos(path).open("a.png")
 
 
-def test_a_zip_file_that_lost_its_end(packed):
-    packed.write_bytes(packed.read_bytes()[:-30])
+def test_a_zip_file_that_lost_its_end(archive):
+    archive.write_bytes(archive.read_bytes()[:-30])
     with pytest.raises(UserError, match="list of photos must be UTF-8|zip"):
-        find_photos(packed)
+        find_photos(archive)
 
 
 def test_one_photo_is_a_source_too(tmp_path):
@@ -136,19 +136,19 @@ def test_one_photo_is_a_source_too(tmp_path):
     assert found.names == ["A photo.JPG"] and found.open("A photo.JPG").read_bytes() == b"x"
 
 
-def test_a_folder_that_cannot_be_looked_into_is_said(folder, monkeypatch):
+def test_an_unreadable_folder_is_counted_or_refused(folder, monkeypatch):
     real = os.scandir
 
-    closed = folder / "inner"
+    unreadable = folder / "inner"
 
     def scandir(path):
-        if str(path) == str(closed):
+        if str(path) == str(unreadable):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    found = find_photos(folder)  # as an ordinary user's lost+found
-    assert found.names == ["a.png", "b.JPG"] and found.left_out == 5
-    closed = folder
-    with pytest.raises(UserError, match="cannot be looked into"):
+    found = find_photos(folder)  # like lost+found for an ordinary user
+    assert found.names == ["a.png", "b.JPG"] and found.ignored == 5
+    unreadable = folder
+    with pytest.raises(UserError, match="cannot list this folder"):
         find_photos(folder)

@@ -1,4 +1,4 @@
-"""Many photos: in order, each batch as it would be alone, in bounded memory, none lost."""
+"""Many photos are encoded in order, as if alone, and in bounded memory."""
 
 import threading
 import time
@@ -13,15 +13,15 @@ from minicap.utils.errors import UnusableImage
 
 
 class Mean:
-    """An encoder of the mean colour. `batches`: the sizes that it was given."""
+    """An encoder that returns the mean colour. `batches`: the sizes of its batches."""
 
     size, feature_size = 4, 3
 
     def __init__(self):
         self.batches = []
 
-    def pixels(self, picture):
-        return np.full((4, 4, 3), picture, np.uint8)
+    def pixels(self, image):
+        return np.full((4, 4, 3), image, np.uint8)
 
     def encode(self, pixels):
         self.batches.append(len(pixels))
@@ -39,17 +39,17 @@ def batches(names, size=3):
 
 
 @pytest.mark.parametrize("readers", [1, 4])
-@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("count", [0, 1, 3, 20])
-def test_in_order(readers, runs, count):
+def test_in_order(readers, workers, count):
     encoder, names = Mean(), [str(number) for number in range(count)]
-    results = list(encode_batches(encoder, batches(names), open_number, readers, runs))
+    results = list(encode_batches(encoder, batches(names), open_number, readers, workers))
     assert sorted(encoder.batches) == sorted(len(some) for some in batches(names))
     found = [row[0] for features, reasons in results for row in features]
     assert found == list(range(count)) and not any(reasons for _, reasons in results)
 
 
-def test_an_unusable_photo_is_told_and_costs_nothing():
+def test_an_unusable_photo_is_reported_and_not_encoded():
     encoder = Mean()
     names = [["5", "bad", "7"], ["bad 2", "bad 3"], ["8"]]
     first, second, third = encode_batches(encoder, names, open_number, 2)
@@ -59,7 +59,7 @@ def test_an_unusable_photo_is_told_and_costs_nothing():
     assert third[0][:, 0].tolist() == [8] and not third[1]
 
 
-def test_no_more_is_read_than_a_few_batches_ahead():
+def test_only_a_few_batches_are_read_in_advance():
     opened, names = [], [str(number % 256) for number in range(300)]
 
     def open_(name):
@@ -69,12 +69,12 @@ def test_no_more_is_read_than_a_few_batches_ahead():
     results = encode_batches(Mean(), batches(names), open_, 4)
     for done, _ in enumerate(results, 1):
         time.sleep(0.001)
-        assert len(opened) <= 3 * (done + pipeline.AHEAD + 1)
+        assert len(opened) <= 3 * (done + pipeline.PREFETCH + 1)
     assert len(opened) == 300
 
 
-def test_reading_goes_on_while_the_network_works():
-    """The next photo is opened before the first batch has been encoded: else this waits in vain."""
+def test_photos_are_read_while_the_network_runs():
+    """The next photo is opened before the first batch has been encoded."""
     second = threading.Event()
 
     class Slow(Mean):
@@ -90,7 +90,7 @@ def test_reading_goes_on_while_the_network_works():
     assert len(list(encode_batches(Slow(), [["0"], ["1"]], open_, 1))) == 2
 
 
-def test_another_error_is_not_swallowed():
+def test_other_errors_propagate():
     def open_(name):
         raise RuntimeError("a bug")
 
@@ -98,7 +98,7 @@ def test_another_error_is_not_swallowed():
         list(encode_batches(Mean(), [["1"]], open_, 1))
 
 
-def test_stopping_early_leaves_no_thread_behind():
+def test_stopping_early_leaves_no_threads():
     before = threading.active_count()
     results = encode_batches(Mean(), batches([str(n) for n in range(90)]), open_number, 4)
     next(results)
@@ -109,7 +109,7 @@ def test_stopping_early_leaves_no_thread_behind():
     assert threading.active_count() == before
 
 
-def test_real_pictures_are_as_they_are_alone(tmp_path):
+def test_features_equal_those_of_single_photos(tmp_path):
     pytest.importorskip("onnxruntime")
     from minicap.encoder.session import Encoder
     from tests.encoder.test_session import tiny

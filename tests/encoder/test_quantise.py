@@ -1,4 +1,4 @@
-"""Int8: on integers from end to end, the same on every processor, and judged on other photos."""
+"""Int8: integers from end to end, the same on every processor, evaluated on held-out photos."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from minicap.encoder.graph import encoder_id, save  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def int8(seeded_file, pictures):
-    return quantise.quantise(onnx.load(seeded_file), iter(pictures[:3]))
+def int8(seeded_file, images):
+    return quantise.quantise(onnx.load(seeded_file), iter(images[:3]))
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,11 @@ def test_metadata_name_the_float32_encoder(int8, seeded, int8_file):
 
 
 @pytest.mark.slow
-def test_calibration_decides_and_repeats(int8, seeded_file, pictures):
+def test_calibration_matters_and_is_reproducible(int8, seeded_file, images):
     def again(some):
         return encoder_id(quantise.quantise(onnx.load(seeded_file), iter(some)), "p")
 
-    assert again(pictures[:3]) == encoder_id(int8, "p") != again(pictures[3:5])
+    assert again(images[:3]) == encoder_id(int8, "p") != again(images[3:5])
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_weights_are_of_seven_bits_with_a_scale_for_each_filter(int8):
 
 
 @pytest.mark.slow
-def test_all_runs_on_integers_but_the_last_average(int8_file, tmp_path):
+def test_all_but_the_global_average_runs_on_integers(int8_file, tmp_path):
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
     options.log_severity_level = 3
@@ -77,8 +77,8 @@ def test_all_runs_on_integers_but_the_last_average(int8_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_sum_overflows_on_a_processor_without_vnni(int8_file, pictures):
-    """Integers against the same numbers computed in float32. 8 bits instead of 7: 0.02 apart."""
+def test_no_sum_overflows_on_a_processor_without_vnni(int8_file, images):
+    """Integers against the same weights in float32. With 8 bits they differ by 0.02."""
     features = []
     for level in ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL"):
         options = onnxruntime.SessionOptions()
@@ -87,23 +87,23 @@ def test_no_sum_overflows_on_a_processor_without_vnni(int8_file, pictures):
         session = onnxruntime.InferenceSession(
             int8_file, options, providers=["CPUExecutionProvider"]
         )
-        features.append(session.run(None, {"image": pictures[8:10]})[0])
+        features.append(session.run(None, {"image": images[8:10]})[0])
     integers, floats = features
     assert relative(integers, floats) <= 5e-3
 
 
 @pytest.mark.slow
-def test_batches_change_no_bit(int8_file, pictures):
+def test_batch_size_changes_no_bit(int8_file, images):
     encoder = Encoder(int8_file)
-    one_by_one = np.concatenate([encoder.encode(picture[None]) for picture in pictures[8:10]])
-    np.testing.assert_array_equal(encoder.encode(pictures[8:10]), one_by_one)
+    one_by_one = np.concatenate([encoder.encode(image[None]) for image in images[8:10]])
+    np.testing.assert_array_equal(encoder.encode(images[8:10]), one_by_one)
 
 
 @pytest.mark.slow
-def test_on_pictures_held_out_it_is_like_float32(int8_file, seeded, pictures):
-    found = quantise.compare(seeded, Encoder(int8_file), pictures[8:11])
+def test_features_of_held_out_images_are_close_to_float32(int8_file, seeded, images):
+    found = quantise.compare(seeded, Encoder(int8_file), images[8:11])
     assert 0.995 < found.minimum <= found.median < 1
-    assert found.apart < found.minimum  # or a constant would have passed, too
+    assert found.between_photos < found.minimum  # a constant would fail here
     assert 0.1 < found.speed < 10
 
 
@@ -117,22 +117,22 @@ class Known:
         return self.features[pixels[:, 0, 0, 0]]
 
 
-def test_how_the_comparison_counts():
-    pictures = [np.full((1, 1, 3), number, np.uint8) for number in range(3)]
+def test_comparison_of_known_features():
+    images = [np.full((1, 1, 3), number, np.uint8) for number in range(3)]
     a = Known([[1, 0], [0, 1], [1, 1]])
-    assert quantise.compare(a, a, pictures)[:3] == pytest.approx((1, 1, 0.5**0.5))
+    assert quantise.compare(a, a, images)[:3] == pytest.approx((1, 1, 0.5**0.5))
     b = Known([[1, 0], [0, 1], [1, 0]])
-    assert quantise.compare(a, b, pictures)[:2] == pytest.approx((0.5**0.5, 1))
+    assert quantise.compare(a, b, images)[:2] == pytest.approx((0.5**0.5, 1))
     for broken in ([0, 0], [np.nan, 1], [np.inf, 1]):
-        found = quantise.compare(a, Known([[1, 0], [0, 1], broken]), pictures)
+        found = quantise.compare(a, Known([[1, 0], [0, 1], broken]), images)
         assert found.minimum == 0
 
 
 @pytest.mark.parametrize("count", [8, 30, 1000])
-def test_no_photo_is_both_learned_from_and_judged_by(count):
+def test_calibration_and_held_out_photos_are_disjoint(count):
     names = [str(number) for number in range(count)]
     calibration, held_out = quantise.split(names)
     assert not {*calibration} & {*held_out}
     assert len({*calibration}) == len(calibration) == min(count - count // 4, 128)
     assert len({*held_out}) == len(held_out) == min(count // 4, 32)
-    assert int(calibration[-1]) >= 0.95 * count - 2 <= int(held_out[-1]) + 3  # from the end, too
+    assert int(calibration[-1]) >= 0.95 * count - 2 <= int(held_out[-1]) + 3  # up to the end

@@ -1,4 +1,4 @@
-"""Running encoders: any image encoder, its file, its cache, and what a user can mend."""
+"""Running encoders: any image encoder, its file, the cache, and errors a user can fix."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ pytest.importorskip("onnxruntime")
 
 
 def tiny(path: Path, size: int = 4, batch="N", width: int = 3, **changes) -> Path:
-    """A small encoder: the mean colour of a picture, (N, 3), or a mixture of it, (N, width)."""
+    """Save a small encoder: an image's mean colour (N, 3), or a linear map of it (N, width)."""
     helper, kinds = onnx.helper, onnx.TensorProto
     options = {"kind": kinds.UINT8, "shape": [batch, size, size, 3], "about": {}} | changes
     nodes = [
@@ -50,29 +50,29 @@ def tiny(path: Path, size: int = 4, batch="N", width: int = 3, **changes) -> Pat
 # ---- encoding -------------------------------------------------------------------------------
 
 
-def test_files_images_and_arrays_alike(seeded, tmp_path, pictures):
+def test_files_images_and_arrays_alike(seeded, tmp_path, images):
     path = tmp_path / "a.png"
-    Image.fromarray(pictures[0]).save(path)
-    found = seeded([path, str(path), Image.fromarray(pictures[0]), pictures[0]])
+    Image.fromarray(images[0]).save(path)
+    found = seeded([path, str(path), Image.fromarray(images[0]), images[0]])
     assert found.shape == (4, 2048) and found.dtype == np.float32
-    np.testing.assert_array_equal(found, np.repeat(seeded.encode(pictures[:1]), 4, 0))
+    np.testing.assert_array_equal(found, np.repeat(seeded.encode(images[:1]), 4, 0))
     assert seeded([]).shape == (0, 2048)
 
 
-def test_seeded_encoder_says_what_it_is(seeded):
+def test_seeded_encoder_describes_itself(seeded):
     assert seeded.id == SEEDED_ENCODER_ID
     assert (seeded.name, seeded.size, seeded.feature_size) == ("seeded-0", 299, 2048)
     assert seeded.preprocessing == "squeeze-bilinear-299"
 
 
-def test_more_pictures_than_a_batch_keep_their_order(tmp_path):
+def test_several_batches_keep_the_order(tmp_path):
     encoder = Encoder(tiny(tmp_path / "tiny.onnx"))
     colours = np.random.default_rng(0).integers(0, 256, (70, 3), np.uint8)
     found = encoder([np.broadcast_to(colour, (4, 4, 3)) for colour in colours])
     np.testing.assert_allclose(found, colours, atol=1e-4)
 
 
-def test_the_files_preprocessing_or_the_one_asked_for(tmp_path):
+def test_preprocessing_of_the_file_or_the_requested_one(tmp_path):
     open_, says = (
         tiny(tmp_path / "open.onnx"),
         tiny(tmp_path / "says.onnx", about={"preprocessing": "squeeze-nearest-4"}),
@@ -84,15 +84,15 @@ def test_the_files_preprocessing_or_the_one_asked_for(tmp_path):
     assert Encoder(open_).id != Encoder(says).id
     with pytest.raises(UserError, match="exported for the preprocessing squeeze-nearest-4, not"):
         Encoder(says, preprocessing="squeeze-bilinear")
-    picture = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
     for method in PREPROCESSINGS:
         encoder = Encoder(open_, preprocessing=method)
-        wanted = prepare(Image.fromarray(picture), method, 4)
-        np.testing.assert_array_equal(encoder.pixels(picture), wanted)
-        np.testing.assert_allclose(encoder([picture])[0], wanted.mean((0, 1)), rtol=1e-6)
+        expected = prepare(Image.fromarray(image), method, 4)
+        np.testing.assert_array_equal(encoder.pixels(image), expected)
+        np.testing.assert_allclose(encoder([image])[0], expected.mean((0, 1)), rtol=1e-6)
 
 
-def test_an_encoder_of_less_precision_names_its_origin(tmp_path):
+def test_a_quantised_encoder_names_its_original(tmp_path):
     encoder = Encoder(tiny(tmp_path / "a.onnx", about={"float32_encoder_id": "whole"}))
     assert encoder.float32_id == encoder.about()["float32_id"] == "whole"
     plain = Encoder(tiny(tmp_path / "a.onnx"))
@@ -106,13 +106,13 @@ def test_a_file_with_a_fixed_batch(tmp_path):
     np.testing.assert_allclose(found, colours, atol=1e-4)
 
 
-def test_a_broken_picture_is_named(seeded, tmp_path, pictures):
+def test_a_broken_image_is_named(seeded, tmp_path, images):
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"no")
     with pytest.raises(UnusableImage, match=r"broken\.jpg"):
-        seeded([pictures[0], path])
+        seeded([images[0], path])
     with pytest.raises(ValueError, match="uint8"):
-        seeded([pictures[0].astype(float)])
+        seeded([images[0].astype(float)])
 
 
 def test_real_mobilenet_gives_the_stored_features(real_data):
@@ -138,7 +138,7 @@ def test_real_photos_at_full_size_make_healthy_features(seeded, real_data):
     np.testing.assert_array_equal(features, seeded.encode(pixels))
 
 
-# ---- files that do not serve ----------------------------------------------------------------
+# ---- unusable files -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,9 @@ def test_real_photos_at_full_size_make_healthy_features(seeded, real_data):
 )
 def test_another_signature_is_described(tmp_path, changes):
     path = tiny(tmp_path / "other.onnx", **changes)
-    with pytest.raises(UserError, match=r"other\.onnx: has inputs image tensor\(.* an encoder has"):
+    with pytest.raises(
+        UserError, match=r"other\.onnx: not an encoder: .* inputs image tensor\(.* an encoder has"
+    ):
         Encoder(path)
 
 
@@ -167,7 +169,7 @@ def test_broken_and_missing_files(tmp_path):
     for name, content in {"empty": b"", "text": b"hello\n" * 99, "half": whole[:99]}.items():
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(content)
-        with pytest.raises(UserError, match=f"{name}.onnx: no usable ONNX file") as caught:
+        with pytest.raises(UserError, match=f"{name}.onnx: not a usable ONNX file") as caught:
             Encoder(path)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"gone\.onnx: no such encoder file"):
@@ -179,7 +181,7 @@ def test_broken_and_missing_files(tmp_path):
 # ---- devices and packages -------------------------------------------------------------------
 
 
-def test_an_unknown_device_and_one_that_is_not_there(tmp_path):
+def test_unknown_and_missing_devices(tmp_path):
     path = tiny(tmp_path / "tiny.onnx")
     with pytest.raises(UserError, match="choose cpu or cuda"):
         Encoder(path, device="tpu")
@@ -191,10 +193,10 @@ def test_an_unknown_device_and_one_that_is_not_there(tmp_path):
 
 
 def test_a_silent_fall_back_to_the_cpu_is_an_error(tmp_path):
-    asked = []
+    requested = []
 
     def inference_session(path, options, providers):
-        asked.extend(providers)
+        requested.extend(providers)
         return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
 
     fake = SimpleNamespace(
@@ -205,27 +207,29 @@ def test_a_silent_fall_back_to_the_cpu_is_an_error(tmp_path):
     )
     with pytest.raises(UserError, match="fell back to CPUExecutionProvider"):
         session._session(fake, tmp_path / "a.onnx", b"", "cuda", None)
-    assert asked == ["CUDAExecutionProvider"]
+    assert requested == ["CUDAExecutionProvider"]
 
 
-def test_on_a_gpu_features_stay_there_and_are_the_cpus(seeded, seeded_file, pictures):
-    """Within what the order of sums and TF32, which the CUDA provider uses, may change."""
+def test_gpu_features_stay_on_the_gpu_and_match_the_cpu(seeded, seeded_file, images):
+    """The tolerance allows for the order of sums and for TF32, which the CUDA provider uses."""
     cupy = pytest.importorskip("cupy", reason="a GPU test: CuPy is not installed")
     try:
         encoder = Encoder(seeded_file, "cuda")
     except UserError as error:
         pytest.skip(f"a GPU test: {error}")
-    features = encoder(pictures)
+    features = encoder(images)
     assert isinstance(features, cupy.ndarray) and features.dtype == np.float32
-    assert encoder.encode(pictures[:1]).shape == (1, 2048)
-    wanted = seeded(pictures)
-    difference = np.linalg.norm(features.get() - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert encoder.encode(images[:1]).shape == (1, 2048)
+    expected = seeded(images)
+    difference = np.linalg.norm(features.get() - expected, axis=1) / np.linalg.norm(
+        expected, axis=1
+    )
     print(f"relative difference between GPU and CPU: {difference.max():.1e}")
     assert difference.max() < 1e-3
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnx"])
-def test_without_a_package_one_line_says_what_to_install(monkeypatch, missing):
+def test_a_missing_package_gives_a_one_line_error(monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UserError, match=rf"needs {missing}, .*pip install -e '.\[cpu\]'"):
         seeded_encoder()
@@ -234,14 +238,14 @@ def test_without_a_package_one_line_says_what_to_install(monkeypatch, missing):
 
 
 @pytest.mark.parametrize(
-    "installed, warned",
+    "installed, warns",
     [
         ({"onnxruntime", "onnxruntime-gpu"}, True),
         ({"onnxruntime"}, False),
         ({"onnxruntime-gpu"}, False),
     ],
 )
-def test_both_onnxruntimes_warn(tmp_path, monkeypatch, installed, warned):
+def test_both_onnxruntimes_warn(tmp_path, monkeypatch, installed, warns):
     def version(name):
         if name not in installed:
             raise metadata.PackageNotFoundError(name)
@@ -251,7 +255,7 @@ def test_both_onnxruntimes_warn(tmp_path, monkeypatch, installed, warned):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Encoder(tiny(tmp_path / "tiny.onnx"))
-    assert [("overwrite each other" in str(w.message)) for w in caught] == [True] * warned
+    assert [("overwrite each other" in str(w.message)) for w in caught] == [True] * warns
 
 
 def test_importing_the_encoder_loads_nothing_heavy():
@@ -266,7 +270,7 @@ def test_importing_the_encoder_loads_nothing_heavy():
 # ---- the cache ------------------------------------------------------------------------------
 
 
-def test_where_the_cache_is(monkeypatch, tmp_path):
+def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("MINICAP_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.delenv("MINICAP_CACHE")
@@ -277,7 +281,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder() == Path.home() / ".cache/minicap"
 
 
-def test_built_once_said_once_and_mended_when_damaged(seeded_file, tmp_path, monkeypatch, capfd):
+def test_built_once_and_rebuilt_when_damaged(seeded_file, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MINICAP_CACHE", str(tmp_path / "new/folder"))
     seeded_encoder()
     err = capfd.readouterr().err
@@ -286,7 +290,7 @@ def test_built_once_said_once_and_mended_when_damaged(seeded_file, tmp_path, mon
     assert path.name == seeded_file.name
     assert path.read_bytes() == seeded_file.read_bytes()  # the same bytes, built twice
 
-    monkeypatch.setattr(graph, "build", lambda weights: pytest.fail("built although it is there"))
+    monkeypatch.setattr(graph, "build", lambda weights: pytest.fail("built although it exists"))
     assert seeded_encoder().id == SEEDED_ENCODER_ID
     assert capfd.readouterr().err == ""
 
@@ -303,9 +307,9 @@ def test_built_once_said_once_and_mended_when_damaged(seeded_file, tmp_path, mon
 
 
 def test_a_missing_device_does_not_rebuild(seeded, cache, monkeypatch):
-    """A good file stays, whatever else is in the way."""
+    """An intact file stays, whatever else is wrong."""
     monkeypatch.setenv("MINICAP_CACHE", str(cache))
-    monkeypatch.setattr(graph, "build", lambda weights: pytest.fail("built although it is there"))
+    monkeypatch.setattr(graph, "build", lambda weights: pytest.fail("built although it exists"))
     with pytest.raises(UserError, match="choose cpu or cuda"):
         seeded_encoder(device="tpu")
 
@@ -318,7 +322,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
         seeded_encoder()
 
 
-def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch, seeded_file):
+def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch, seeded_file):
     monkeypatch.setenv("MINICAP_CACHE", str(tmp_path))
     monkeypatch.setattr(graph, "build", lambda weights: onnx.load(seeded_file))
 
@@ -331,18 +335,35 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, monkeypatch, seeded
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_build_with_another_id_is_not_passed_off_as_the_seeded_one(
-    tmp_path, monkeypatch, seeded_file
-):
-    """Should a machine ever compute other weights, features must not silently differ."""
+def test_a_build_with_another_id_is_refused(tmp_path, monkeypatch, seeded_file):
+    """If a machine ever builds other weights, features must not differ silently."""
     monkeypatch.setenv("MINICAP_CACHE", str(tmp_path))
 
-    def build(numbers: weights.Weights):
+    def build(seeded: weights.Weights):
         model = onnx.load(seeded_file)
         tensor = model.graph.initializer[0]
         tensor.raw_data = bytes([tensor.raw_data[0] ^ 1]) + tensor.raw_data[1:]
         return model
 
     monkeypatch.setattr(graph, "build", build)
-    with pytest.raises(UserError, match="another seeded encoder"):
+    with pytest.raises(UserError, match="a different seeded encoder"):
         seeded_encoder()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_seeded_encoder_gets_the_device_and_threads(tmp_path, monkeypatch, cached):
+    monkeypatch.setenv("MINICAP_CACHE", str(tmp_path))
+    path, calls = tmp_path / f"inception_v3-seeded-{SEEDED_ENCODER_ID[:12]}.onnx", []
+    if cached:
+        path.touch()
+
+    def encoder(*arguments):
+        calls.append(arguments)
+        return SimpleNamespace(id=SEEDED_ENCODER_ID)
+
+    monkeypatch.setattr(session, "Encoder", encoder)
+    monkeypatch.setattr(weights, "seeded_weights", lambda: None)
+    monkeypatch.setattr(graph, "build", lambda _: None)
+    monkeypatch.setattr(graph, "save", lambda _, path: path.touch())
+    seeded_encoder("cpu", 3)
+    assert calls == [(path, "cpu", 3)]

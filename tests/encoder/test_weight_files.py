@@ -1,4 +1,4 @@
-"""Weight files of all kinds give the same numbers; damaged and foreign ones one clear line each."""
+"""Weight files of all types give the same weights; damaged and foreign ones a one-line error."""
 
 import hashlib
 import sys
@@ -44,7 +44,7 @@ def torch_file(weights, tmp_path_factory) -> Path:
 
 
 def tensors(weights: Weights) -> dict:
-    """The state dict in torch; what is all the same takes no room in a file."""
+    """The state dict in torch; constant arrays take no space in a file."""
     import torch
 
     return {
@@ -63,7 +63,7 @@ def safetensors_file(weights, tmp_path_factory) -> Path:
 
 
 def assert_same(found: Weights, expected: Weights) -> None:
-    assert found.average_counts_padding == expected.average_counts_padding
+    assert found.count_include_pad == expected.count_include_pad
     assert len(found.layers) == 94
     for layer, a, b in zip(layers(), found.layers, expected.layers, strict=True):
         for kind in a._fields:
@@ -130,20 +130,20 @@ def change(tmp_path):
 
 
 def test_keras_with_something_wrong(change):
-    kernel = np.ones((3, 3, 64, 96), np.float32)  # that is what conv2d_10 has
+    kernel = np.ones((3, 3, 64, 96), np.float32)  # the shape of conv2d_10
     refused(change(conv2d_10_kernel=kernel[:1]), "conv2d_10/conv2d_10/kernel:0: has the shape")
-    refused(change(conv2d_10_kernel=kernel.astype(np.int8)), "holds int8, not floating")
-    refused(change(conv2d_10_kernel=kernel * np.nan), "conv2d_10/kernel:0: holds numbers that are")
+    refused(change(conv2d_10_kernel=kernel.astype(np.int8)), "has the type int8, not floating")
+    refused(change(conv2d_10_kernel=kernel * np.nan), "conv2d_10/kernel:0: has values that are not")
     refused(change(conv2d_10_kernel=None), "93 layers conv2d_..., InceptionV3 has 94; conv2d_10 is")
-    refused(change(conv2d_95_kernel=kernel), "holds 95 layers conv2d_..., InceptionV3 has 94")
-    refused(change(conv2d_999999999_kernel=kernel), "holds 95 layers", "conv2d_95 is missing")
+    refused(change(conv2d_95_kernel=kernel), "has 95 layers conv2d_..., InceptionV3 has 94")
+    refused(change(conv2d_999999999_kernel=kernel), "has 95 layers", "conv2d_95 is missing")
     refused(change(conv2d_10_bias=np.zeros(64)), "conv2d_10/bias:0: a convolution of InceptionV3")
     name = "batch_normalization_10"
     refused(change(**{f"{name}_moving-variance": np.full(96, -1e-9, "f4")}), "negative variance")
-    refused(change(**{f"{name}_beta": None}), f"no beta beside {name}/{name}/moving_mean:0")
+    refused(change(**{f"{name}_beta": None}), f"no beta next to {name}/{name}/moving_mean:0")
 
 
-def test_a_gamma_in_a_keras_file_is_multiplied_in(change):
+def test_a_gamma_in_a_keras_file_is_folded(change):
     gamma = np.linspace(0.5, 2, 96, dtype=np.float32)
     found = read_weights(change(batch_normalization_10_gamma=gamma)).layers[9]
     before, gamma = light_weights().layers[9], gamma.astype(np.float64)
@@ -158,21 +158,21 @@ def test_other_hdf5_files(tmp_path, keras_file):
     path = tmp_path / "vgg.h5"
     with h5py.File(path, "w") as file:
         file["block1_conv1/block1_conv1/kernel:0"] = np.zeros((3, 3, 3, 64), np.float32)
-    refused(path, "no InceptionV3 of Keras; it holds block1_conv1/block1_conv1/kernel:0")
+    refused(path, "not Keras' InceptionV3; the file contains block1_conv1/block1_conv1/kernel:0")
     with h5py.File(path, "w") as file:
         for number in range(94):
             file[f"conv2d_{number}/kernel:0"] = np.zeros(3, np.float32)
-    refused(path, "no InceptionV3 of Keras")
+    refused(path, "not Keras' InceptionV3")
     with h5py.File(path, "w") as file:
         file["layers/conv2d/vars/0"] = np.zeros(3)
     refused(path, "Keras 3's own layout", weight_files.KERAS_NOTOP)
     with h5py.File(path, "w") as file:
         file["layers"] = h5py.ExternalLink(keras_file, "/")
-    refused(path, "no InceptionV3 of Keras; it holds nothing")
+    refused(path, "not Keras' InceptionV3; the file contains nothing")
 
 
-def test_a_chunk_is_no_larger_than_what_it_is_for(change):
-    """A few bytes may unpack to gigabytes, though the shape is right."""
+def test_oversized_chunks_are_refused(change):
+    """A few bytes may unpack to gigabytes even if the shape is right."""
     import h5py
 
     path = change(batch_normalization_10_beta=None)
@@ -214,7 +214,7 @@ def test_state_dict_and_safetensors(weights, torch_file, safetensors_file):
         assert_same(read_weights(path), expected)
 
 
-def test_torch_s_older_format_and_smaller_numbers(weights, tmp_path):
+def test_torchs_older_format_and_smaller_floats(weights, tmp_path):
     torch = pytest.importorskip("torch")
     state = tensors(weights)
     state["Mixed_5b.branch_pool.bn.bias"] = state["Mixed_5b.branch_pool.bn.bias"].bfloat16()
@@ -234,19 +234,19 @@ def test_a_state_dict_with_something_wrong(tmp_path, weights):
         torch.save(state | ({} if tensor is None else {name: tensor}), path)
         return path
 
-    refused(changed(None), f"holds no {name}")
-    refused(changed(torch.zeros(3)), f"{name}: has the shape (3,), InceptionV3 has (128,) there")
-    refused(changed(torch.zeros(128, dtype=torch.int32)), f"{name}: holds torch.int32")
-    refused(changed(torch.full((128,), torch.inf)), f"{name}: holds numbers that are not finite")
-    refused(changed(torch.full((128,), -1.0)), f"{name}: holds a negative variance")
+    refused(changed(None), f"has no {name}")
+    refused(changed(torch.zeros(3)), f"{name}: has the shape (3,), InceptionV3 needs (128,)")
+    refused(changed(torch.zeros(128, dtype=torch.int32)), f"{name}: has the type torch.int32")
+    refused(changed(torch.full((128,), torch.inf)), f"{name}: has values that are not finite")
+    refused(changed(torch.full((128,), -1.0)), f"{name}: has a negative variance")
     refused(changed("text"), f"{name}: is a str")
     torch.save([1, 2], path)
-    refused(path, "holds a list, not a state dict")
+    refused(path, "contains a list, not a state dict")
     torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11)}, path)
-    refused(path, "holds no Conv2d_1a_3x3.conv.weight: not (all) the weights of an InceptionV3")
+    refused(path, "has no Conv2d_1a_3x3.conv.weight: not the complete weights of an InceptionV3")
 
 
-def test_nothing_is_unpickled_freely(tmp_path):
+def test_pickles_cannot_run_code(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"a": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
     refused(tmp_path / "trap.pth", "damaged, or not a weight file")
@@ -279,12 +279,12 @@ def test_safetensors_with_something_wrong(tmp_path):
     save_file({name: np.zeros((32, 3, 3), np.float32)}, path)
     refused(path, f"{name}: has the shape (32, 3, 3)")
     save_file({name: np.zeros((32, 3, 3, 3), np.int16)}, path)
-    refused(path, f"{name}: holds I16")
+    refused(path, f"{name}: has the type I16")
     save_file({"a": np.zeros(3)}, path)
-    refused(path, f"holds no {name}")
+    refused(path, f"has no {name}")
 
 
-# ---- files that are none --------------------------------------------------------------------
+# ---- other files ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["keras_file", "torch_file", "safetensors_file"])
@@ -298,7 +298,7 @@ def test_damaged_files(kind, request, tmp_path):
     refused(path)
 
 
-def test_files_that_are_no_weights(tmp_path, monkeypatch):
+def test_files_that_are_not_weights(tmp_path, monkeypatch):
     path = tmp_path / "file"
     for content in (b"", b"<html>not found</html>", b"\0" * 100):
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The seeded weights: the same everywhere, and alive in every layer."""
+"""The seeded weights are the same on every machine and match the table."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from minicap.encoder.weights import seeded_kernel, seeded_weights
 
 
 def test_kernels_are_frozen_to_the_last_bit():
-    """Golden hash of the first and the last kernel: a changed stream, order or rounding shows."""
+    """A golden hash of the first and last kernel detects another stream, order or rounding."""
     found = list(layers())
     bits = hashlib.sha256()
     for index in (0, 93):
@@ -37,8 +37,8 @@ def test_other_seeds_have_other_kernels_and_no_statistics():
 
 
 @pytest.mark.slow
-def test_shipped_statistics_are_what_calibrate_measures():
-    """To 1e-4 of a standard deviation: another order of summation must not grow over 94 layers."""
+def test_shipped_statistics_match_calibrate():
+    """To 1e-4 of a standard deviation: the order of summation must not matter over 94 layers."""
     for w, measured in zip(seeded_weights().layers, calibrate(drawings()), strict=True):
         assert (np.abs(measured.mean - w.mean) <= 1e-4 * np.sqrt(w.variance)).all()
         np.testing.assert_allclose(measured.variance, w.variance, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""The report: it holds what it should, escapes what it must, and asks the network for nothing."""
+"""The HTML report: complete, escaped, and without any network access."""
 
 import base64
 import io
@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from minicap.evaluation.evaluation import Written
-from minicap.evaluation.html_report import page, read_history
+from minicap.evaluation.evaluation import Prediction
+from minicap.evaluation.html_report import html_report, read_history
 from minicap.utils.errors import UnusableImage
-from tests.test_evaluation import evaluation
+from tests.evaluation.examples import evaluation
 
 HOSTILE = '<script>alert("1")</script> & <img src=x onerror=y> \' </style>'
 HISTORY = [
@@ -47,29 +47,31 @@ class Reader(HTMLParser):
         return [attributes for seen, attributes in self.seen if seen == name]
 
 
-def picture(colour="red"):
+def image_of(colour="red"):
     return lambda: Image.new("RGB", (900, 600), colour)
 
 
 @pytest.fixture
-def told():
-    """Three pictures, the first with candidates and probabilities."""
+def result():
+    """An evaluation of three images, the first with candidates and probabilities."""
     base = evaluation(["a dog runs", "a cat", ""], cider=(0.123, 0.456), true=1.0)
     first = [
-        Written("a dog runs", (0.9, 0.5, 0.25, 0.75), -0.61),
-        Written("a brown dog", (0.9, 0.1, 0.5, 0.5), -1.25),
+        Prediction("a dog runs", (0.9, 0.5, 0.25, 0.75), -0.61),
+        Prediction("a brown dog", (0.9, 0.1, 0.5, 0.5), -1.25),
     ]
-    base.settings.update(judged="model.x", captions="c.txt", references=3, CIDEr="frequencies of 3")
-    return replace(base, written=[first, *base.written[1:]])
+    base.settings.update(
+        evaluated="model.x", captions="c.txt", references=3, CIDEr="frequencies of 3"
+    )
+    return replace(base, predictions=[first, *base.predictions[1:]])
 
 
-def test_a_page_holds_everything(told):
-    text = page(told, {"Best": [0, 1], "Worst": [2]}, {"0.jpg": picture()}, HISTORY)
+def test_the_report_is_complete(result):
+    text = html_report(result, {"Best": [0, 1], "Worst": [2]}, {"0.jpg": image_of()}, HISTORY)
     read = Reader(text)
     words = " ".join(" ".join(read.texts).split())
     for part in (
-        "Captions of 3 pictures, dev",
-        "model.x, judged by c.txt. Tokenizer words; 3 references; CIDEr with frequencies of 3.",
+        "Captions of 3 images, dev",
+        "model.x, scored with c.txt. Tokenizer words; 3 references; CIDEr with frequencies of 3.",
         "CIDEr 12.3 is not above 45.6",  # the warning
         "1 of 3 captions are empty",
         "shuffled features 45.6",
@@ -93,17 +95,17 @@ def test_a_page_holds_everything(told):
     assert "prefers-color-scheme: dark" in text
 
 
-def test_pictures_are_inside_and_small(told):
-    (image,) = Reader(page(told, {"": [0]}, {"0.jpg": picture("blue")}, [])).all("img")
+def test_images_are_embedded_and_small(result):
+    (image,) = Reader(html_report(result, {"": [0]}, {"0.jpg": image_of("blue")}, [])).all("img")
     kind, data = image["src"].split(",")
     assert kind == "data:image/jpeg;base64" and image["alt"] == "a dog runs"
     with Image.open(io.BytesIO(base64.b64decode(data))) as small:
         assert small.size == (320, 213) and small.getpixel((5, 5))[2] > 240
 
 
-def test_the_network_is_never_needed(told):
-    """No address but the pictures' own data, no script, and a policy that forbids both."""
-    text = page(told, {"": [0, 1, 2]}, {"0.jpg": picture()}, HISTORY)
+def test_the_report_needs_no_network(result):
+    """Only data: addresses, no script, and a policy that forbids both."""
+    text = html_report(result, {"": [0, 1, 2]}, {"0.jpg": image_of()}, HISTORY)
     read = Reader(text)
     addresses = [
         v for _, a in read.seen for k, v in a.items() if k in ("src", "href", "xlink:href")
@@ -118,38 +120,43 @@ def test_the_network_is_never_needed(told):
     assert policy in read.all("meta")
 
 
-def test_hostile_captions_stay_text(told):
-    """Wherever a text from outside may stand, it is read back as it was, and adds no element."""
+def test_hostile_captions_stay_text(result):
+    """Every untrusted text is read back unchanged, and adds no element."""
     hostile = evaluation([HOSTILE, HOSTILE, "b"], true=0.0)
-    hostile.pictures.names[:] = [HOSTILE, HOSTILE + "2", "b.jpg"]
-    hostile.pictures.captions[0][:] = [HOSTILE]
+    hostile.images.names[:] = [HOSTILE, HOSTILE + "2", "b.jpg"]
+    hostile.images.captions[0][:] = [HOSTILE]
     hostile.settings.update(
-        dict.fromkeys(("judged", "captions", "split", "tokenizer", "CIDEr"), HOSTILE)
+        dict.fromkeys(("evaluated", "captions", "split", "tokenizer", "CIDEr"), HOSTILE)
     )
     hostile.settings["references"] = 1
     hostile.notes.append(HOSTILE)
-    candidates = [Written(HOSTILE, (0.5,) * 9, -1.0), Written(HOSTILE, (), -2.0)]
-    hostile = replace(hostile, written=[candidates, *hostile.written[1:]])
+    candidates = [Prediction(HOSTILE, (0.5,) * 9, -1.0), Prediction(HOSTILE, (), -2.0)]
+    hostile = replace(hostile, predictions=[candidates, *hostile.predictions[1:]])
 
     def broken():
         raise UnusableImage(HOSTILE, "broken")
 
-    text = page(hostile, {HOSTILE: [0, 1, 2]}, {HOSTILE: picture(), HOSTILE + "2": broken}, HISTORY)
-    read, clean = Reader(text), Reader(page(told, {"": [0, 1, 2]}, {"0.jpg": picture()}, HISTORY))
+    text = html_report(
+        hostile, {HOSTILE: [0, 1, 2]}, {HOSTILE: image_of(), HOSTILE + "2": broken}, HISTORY
+    )
+    read, clean = (
+        Reader(text),
+        Reader(html_report(result, {"": [0, 1, 2]}, {"0.jpg": image_of()}, HISTORY)),
+    )
     assert {name for name, _ in read.seen} <= {name for name, _ in clean.seen} | {"i"}
     assert not any("onerror" in attributes for _, attributes in read.seen)
     assert len(read.all("img")) == 1 and read.all("img")[0]["alt"] == HOSTILE
     assert "".join(read.texts).count(HOSTILE) >= 8
-    assert f"{HOSTILE}: broken" in read.texts  # the picture that cannot be read
+    assert f"{HOSTILE}: broken" in read.texts  # the image that cannot be read
 
 
-def test_half_a_character_does_not_stop_the_page(told):
-    told.pictures.captions[0][:] = ["a \ud83d dog"]
-    assert "a ? dog" in page(told, {"": [0]}, {}, [])
+def test_half_a_character_does_not_stop_the_html_report(result):
+    result.images.captions[0][:] = ["a \ud83d dog"]
+    assert "a ? dog" in html_report(result, {"": [0]}, {}, [])
 
 
 def test_history(tmp_path):
-    """Of a run's epochs, what is drawn; and nothing of a file that is no such thing."""
+    """The losses of each epoch, and nothing from any other file."""
     assert read_history(tmp_path) == []
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 1, "train_loss": 3, "dev_loss": 4, "more": 5}\n')
@@ -160,6 +167,6 @@ def test_history(tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 3])
-def test_curves_need_two_epochs(told, epochs):
-    drawings = Reader(page(told, {}, {}, HISTORY[:epochs])).all("svg")
-    assert len(drawings) == 1 + (epochs > 1)
+def test_curves_need_two_epochs(result, epochs):
+    charts = Reader(html_report(result, {}, {}, HISTORY[:epochs])).all("svg")
+    assert len(charts) == 1 + (epochs > 1)

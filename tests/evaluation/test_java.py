@@ -1,4 +1,4 @@
-"""What needs Java: the same words as the reference's tokeniser, and clear lines where it fails."""
+"""What needs Java: the words of the reference tokenizer, and clear errors when Java fails."""
 
 import shutil
 import stat
@@ -6,9 +6,9 @@ import stat
 import pytest
 
 from minicap.evaluation.java import Meteor, ptb_tokenise
-from minicap.evaluation.metrics import Judge, words_of
+from minicap.evaluation.metrics import Scorer, words_of
 from minicap.utils.errors import UserError
-from tests.test_metrics import CANDIDATES, REFERENCES
+from tests.evaluation.test_metrics import CANDIDATES, REFERENCES
 
 pytest.importorskip("pycocoevalcap")
 java = pytest.mark.skipif(not shutil.which("java"), reason="no java")
@@ -17,14 +17,14 @@ TEXTS = [
     "A man's dog isn't red... (well-known)!",
     "",
     "Zwei Mädchen, 犬 – und 1,000 Hunde",
-    'He said "no" / yes; and left -- quickly',
+    'He references "no" / yes; and left -- quickly',
     "...",
     "",
 ]
 
 
 @java
-def test_words_are_those_of_the_reference_tokeniser():
+def test_words_are_those_of_the_reference_tokenizer():
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     theirs = PTBTokenizer().tokenize({n: [{"caption": text}] for n, text in enumerate(TEXTS)})
@@ -34,8 +34,8 @@ def test_words_are_those_of_the_reference_tokeniser():
 @java
 @pytest.mark.parametrize("locale", ["C", "de_DE.UTF-8"])
 def test_words_do_not_depend_on_the_locale(locale, monkeypatch):
-    """A Turkish Java would write ı for I. Nor do line ends of any kind shift a caption's words to
-    the next caption."""
+    """A Turkish Java would write ı for I. Line ends of any kind do not shift words to the next
+    caption."""
     monkeypatch.setenv("LC_ALL", locale)
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr -Dfile.encoding=US-ASCII")
     texts = ["IST das Café", "a\nb\r\nc\x85d\u2028e\x0cf", "last"]
@@ -43,34 +43,34 @@ def test_words_do_not_depend_on_the_locale(locale, monkeypatch):
 
 
 @java
-def test_unk_is_one_word_here_too():
+def test_unk_is_one_word():
     assert words_of(["a #UNK# dog"], "ptb") == ["a unk dog"]
 
 
 @java
-def test_the_tokeniser_matters_and_both_can_judge():
-    """ "well-known" is one word or two."""
-    said = {name: [*some, "a well-known cake"] for name, some in REFERENCES.items()}
-    written = CANDIDATES | {"cake.jpg": "a well known cake"}
-    words, ptb = (Judge(said, tokenizer)(written)[1] for tokenizer in ("words", "ptb"))
+def test_scores_depend_on_the_tokenizer():
+    """The word "well-known" counts as one or as two."""
+    references = {name: [*some, "a well-known cake"] for name, some in REFERENCES.items()}
+    candidates = CANDIDATES | {"cake.jpg": "a well known cake"}
+    words, ptb = (Scorer(references, tokenizer)(candidates)[1] for tokenizer in ("words", "ptb"))
     assert words["BLEU-1"][2] == pytest.approx(1) and ptb["BLEU-1"][2] == pytest.approx(1 / 2)
 
 
 @java
 @pytest.mark.slow
 def test_meteor_under_a_locale_with_decimal_commas(monkeypatch):
-    """Java gets its language from here, and an empty caption scores 0."""
+    """The locale does not matter, and an empty caption scores 0."""
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
-    judge = Judge(REFERENCES, meteor=True)
-    perfect, _ = judge({name: some[0] for name, some in REFERENCES.items()})
-    total, each = judge(CANDIDATES | {"cake.jpg": ""})
+    scorer = Scorer(REFERENCES, meteor=True)
+    perfect, _ = scorer({name: some[0] for name, some in REFERENCES.items()})
+    total, each = scorer(CANDIDATES | {"cake.jpg": ""})
     assert perfect["METEOR"] == pytest.approx(1)
     assert 0.1 < total["METEOR"] < 0.9 and each["METEOR"][2] == 0
 
 
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
-    """A `java` that says something and dies."""
+    """A `java` that prints an error and exits."""
     program = tmp_path / "java"
     program.write_text("#!/bin/sh\necho 'no memory' >&2\nexit 1\n")
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
@@ -78,19 +78,19 @@ def broken(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-def test_a_java_that_dies_gives_one_line(broken):
-    """METEOR's own farewell does not wait for ever."""
-    with pytest.raises(UserError, match="PTBTokenizer fails .no memory"):
+def test_a_failing_java_gives_one_error(broken):
+    """And METEOR's destructor does not wait forever."""
+    with pytest.raises(UserError, match="PTBTokenizer failed .no memory"):
         ptb_tokenise(["a dog"])
-    judge = Judge(REFERENCES, meteor=True)
-    with pytest.raises(UserError, match="--meteor: Java fails .no memory"):
-        judge(CANDIDATES)
-    del judge  # and ends in silence: a warning would be an error here
+    scorer = Scorer(REFERENCES, meteor=True)
+    with pytest.raises(UserError, match="--meteor: Java failed .no memory"):
+        scorer(CANDIDATES)
+    del scorer  # a warning here would be an error
 
 
 def test_no_java(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="--tokenizer ptb needs Java, and there is no `java` here"):
-        Judge(REFERENCES, "ptb")
+    with pytest.raises(UserError, match="--tokenizer ptb needs Java, and `java` is not on"):
+        Scorer(REFERENCES, "ptb")
     with pytest.raises(UserError, match="--meteor needs Java"):
         Meteor()

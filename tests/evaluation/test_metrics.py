@@ -1,4 +1,4 @@
-"""Caption scores: the reference implementation's to the last bit, and what a brute force finds."""
+"""Caption scores: bitwise those of the reference implementation, and those of a brute force."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicap.data.vocabulary import tokenise
-from minicap.evaluation.metrics import METRICS, Judge, scores
+from minicap.evaluation.metrics import METRICS, Scorer, scores
 from minicap.utils.errors import UserError
 
 pytest.importorskip("pycocoevalcap")
@@ -34,7 +34,7 @@ CANDIDATES = {
 HYPHENATED = {name: text.replace(" ", " - ").upper() for name, text in CANDIDATES.items()}
 
 
-def runs(words, n):
+def ngrams(words, n):
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
@@ -47,14 +47,14 @@ def bleu_by_hand(candidates, references):
         length += len(words)
         wanted += min((abs(len(other) - len(words)), len(other)) for other in some)[1]
         for n in range(4):
-            mine = runs(words, n + 1)
+            mine = ngrams(words, n + 1)
             tried[n] += sum(mine.values())
             right[n] += sum(
-                min(k, max(runs(o, n + 1)[run] for o in some)) for run, k in mine.items()
+                min(k, max(ngrams(o, n + 1)[run] for o in some)) for run, k in mine.items()
             )
     brevity = min(1.0, math.exp(1 - wanted / length))
-    shares = [a / b for a, b in zip(right, tried, strict=True)]
-    return [brevity * math.prod(shares[:n]) ** (1 / n) for n in (1, 2, 3, 4)]
+    precisions = [a / b for a, b in zip(right, tried, strict=True)]
+    return [brevity * math.prod(precisions[:n]) ** (1 / n) for n in (1, 2, 3, 4)]
 
 
 def rouge_by_hand(candidate, references):
@@ -75,18 +75,18 @@ def rouge_by_hand(candidate, references):
 
 
 def cider_by_hand(candidates, references):
-    """CIDEr-D of each picture (Vedantam et al. 2015): clipped, with sigma 6, times 10. COCO's
+    """CIDEr-D of each image (Vedantam et al. 2015): clipped, with sigma 6, times 10. COCO's
     code takes the number of pairs of words for a caption's length."""
     number = len(references)
 
     def weights(words, n):
-        said = {
-            run: sum(
-                any(runs(tokenise(text), n)[run] for text in some) for some in references.values()
+        frequency = {
+            g: sum(
+                any(ngrams(tokenise(text), n)[g] for text in some) for some in references.values()
             )
-            for run in runs(words, n)
+            for g in ngrams(words, n)
         }
-        return {run: k * math.log(number / max(1, said[run])) for run, k in runs(words, n).items()}
+        return {g: k * math.log(number / max(1, frequency[g])) for g, k in ngrams(words, n).items()}
 
     def norm(vector):
         return math.sqrt(sum(value**2 for value in vector.values()))
@@ -107,18 +107,18 @@ def cider_by_hand(candidates, references):
     ]
 
 
-def test_figures_are_those_of_the_reference_implementation():
-    """Exactly, on captions that are already words to it."""
+def test_scores_are_those_of_the_reference_implementation():
+    """Exactly, on captions that are already tokenised."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    said = {name: [" ".join(tokenise(t)) for t in some] for name, some in REFERENCES.items()}
-    written = {name: [" ".join(tokenise(text))] for name, text in CANDIDATES.items()}
-    bleu, bleu_each = Bleu(4).compute_score(said, written, verbose=0)
-    rouge, rouge_each = Rouge().compute_score(said, written)
-    cider, cider_each = Cider().compute_score(said, written)
-    total, each = Judge(REFERENCES)(CANDIDATES)
+    references = {name: [" ".join(tokenise(t)) for t in some] for name, some in REFERENCES.items()}
+    candidates = {name: [" ".join(tokenise(text))] for name, text in CANDIDATES.items()}
+    bleu, bleu_each = Bleu(4).compute_score(references, candidates, verbose=0)
+    rouge, rouge_each = Rouge().compute_score(references, candidates)
+    cider, cider_each = Cider().compute_score(references, candidates)
+    total, each = Scorer(REFERENCES)(CANDIDATES)
     assert list(total) == list(METRICS)
     assert [*total.values()] == [*bleu, rouge, cider]
     assert [each[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == bleu_each
@@ -126,9 +126,9 @@ def test_figures_are_those_of_the_reference_implementation():
     assert scores(CANDIDATES, REFERENCES) == total
 
 
-def test_figures_are_those_of_a_brute_force():
-    """Written here from the papers, without a look at how others keep their counts."""
-    total, each = Judge(REFERENCES)(CANDIDATES)
+def test_scores_are_those_of_a_brute_force():
+    """Which is written from the papers alone."""
+    total, each = Scorer(REFERENCES)(CANDIDATES)
     assert [total[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx(
         bleu_by_hand(CANDIDATES, REFERENCES), rel=1e-8
     )
@@ -139,22 +139,22 @@ def test_figures_are_those_of_a_brute_force():
     assert total["CIDEr"] == pytest.approx(fmean(each["CIDEr"])) and total["CIDEr"] > 1
 
 
-def test_what_people_said_is_perfect():
+def test_a_reference_scores_one():
     found = scores({name: some[0] for name, some in REFERENCES.items()}, REFERENCES)
     assert all(found[name] == pytest.approx(1, abs=1e-8) for name in METRICS[:5])
     assert found["CIDEr"] > scores(CANDIDATES, REFERENCES)["CIDEr"]
 
 
-def test_case_and_punctuation_are_no_words():
+def test_case_and_punctuation_do_not_matter():
     assert scores(HYPHENATED, REFERENCES) == scores(CANDIDATES, REFERENCES)
 
 
 @given(st.permutations(list(REFERENCES)), st.permutations(list(REFERENCES)))
-def test_the_order_of_pictures_does_not_matter(first, second):
-    shuffled = Judge({name: REFERENCES[name] for name in first})
+def test_the_order_of_images_does_not_matter(first, second):
+    shuffled = Scorer({name: REFERENCES[name] for name in first})
     total, each = shuffled({name: CANDIDATES[name] for name in second})
     assert total == pytest.approx(scores(CANDIDATES, REFERENCES), rel=1e-12)
-    cider = dict(zip(REFERENCES, Judge(REFERENCES)(CANDIDATES)[1]["CIDEr"], strict=True))
+    cider = dict(zip(REFERENCES, Scorer(REFERENCES)(CANDIDATES)[1]["CIDEr"], strict=True))
     assert each["CIDEr"] == pytest.approx([cider[name] for name in first], rel=1e-12)
 
 
@@ -164,7 +164,8 @@ def test_nothing_is_printed(capsys):
 
 
 def test_document_frequencies_are_named():
-    assert Judge(REFERENCES).frequencies == "document frequencies from these 5 pictures' references"
+    expected = "document frequencies from the references of these 5 images"
+    assert Scorer(REFERENCES).frequencies == expected
 
 
 WORDS = st.lists(st.sampled_from(["a", "dog", "#UNK#", "été", "犬", "🐕", ".", "Ⅷ"]), max_size=9)
@@ -172,64 +173,64 @@ WORDS = st.lists(st.sampled_from(["a", "dog", "#UNK#", "été", "犬", "🐕", "
 
 @given(st.lists(WORDS, min_size=5, max_size=5))
 def test_any_captions_have_scores_in_range(texts):
-    """Empty ones, only #UNK#, letters of any script: finite, from 0 to 1, CIDEr to 10."""
-    total, each = Judge(REFERENCES)(dict(zip(REFERENCES, map(" ".join, texts), strict=True)))
+    """Empty, only #UNK#, any script: finite and from 0 to 1, or to 10 for CIDEr."""
+    total, each = Scorer(REFERENCES)(dict(zip(REFERENCES, map(" ".join, texts), strict=True)))
     for metric in METRICS:
-        most = 10 if metric == "CIDEr" else 1 + 1e-6
-        assert all(0 <= score <= most for score in [total[metric], *each[metric]])
+        highest = 10 if metric == "CIDEr" else 1 + 1e-6
+        assert all(0 <= score <= highest for score in [total[metric], *each[metric]])
 
 
 @pytest.mark.parametrize("text", ["", " ", "...", "🐕", "#UNK#", "#UNK# #UNK#"])
-def test_a_caption_that_says_nothing_scores_nothing(text):
-    """And takes nothing from the others' own scores."""
-    _, before = Judge(REFERENCES)(CANDIDATES)
-    _, each = Judge(REFERENCES)(CANDIDATES | {"bus.jpg": text})
+def test_an_empty_caption_scores_zero(text):
+    """And does not change the scores of the others."""
+    _, before = Scorer(REFERENCES)(CANDIDATES)
+    _, each = Scorer(REFERENCES)(CANDIDATES | {"bus.jpg": text})
     for metric in METRICS:
         assert each[metric][1] == pytest.approx(0, abs=1e-6)
         assert each[metric][:1] + each[metric][2:] == before[metric][:1] + before[metric][2:]
 
 
 def test_unk_is_one_word():
-    """It takes a word's place, so that a caption full of it is no short one."""
+    """It counts towards the length of the caption."""
     one = scores(CANDIDATES | {"bus.jpg": "a #UNK# bus"}, REFERENCES)
     assert one == scores(CANDIDATES | {"bus.jpg": "a zyzzyva bus"}, REFERENCES)
 
 
-def test_unk_is_a_word_of_no_reference():
-    """Not even of one in which a program has written the same."""
+def test_unk_matches_no_reference():
+    """Not even one that contains the same text."""
     references = REFERENCES | {"bus.jpg": ["an unk <unk> #UNK#"]}
-    _, each = Judge(references)(CANDIDATES | {"bus.jpg": "#UNK# #UNK#"})
+    _, each = Scorer(references)(CANDIDATES | {"bus.jpg": "#UNK# #UNK#"})
     assert all(each[metric][1] == pytest.approx(0, abs=1e-6) for metric in METRICS)
 
 
-@pytest.mark.parametrize(("number", "line"), [(0, "are none"), (1, "is one picture")])
-def test_fewer_than_two_pictures_are_refused(number, line):
+@pytest.mark.parametrize(("number", "line"), [(0, "there are none"), (1, "there is only one")])
+def test_fewer_than_two_images_are_refused(number, line):
     some = dict(list(REFERENCES.items())[:number])
-    with pytest.raises(UserError, match=f"here {line}: judge two or more"):
-        Judge(some)
+    with pytest.raises(UserError, match=f"needs two images or more; {line}$"):
+        Scorer(some)
 
 
 @pytest.mark.parametrize(
     ("said", "line"),
     [([], "bus.jpg has no reference"), (["a bus", "?!"], "bus.jpg has a reference without a word")],
 )
-def test_references_that_say_nothing_are_refused(said, line):
+def test_references_without_words_are_refused(said, line):
     """An empty reference would make an empty caption perfect."""
     with pytest.raises(UserError, match=line):
-        Judge(REFERENCES | {"bus.jpg": said})
+        Scorer(REFERENCES | {"bus.jpg": said})
 
 
-def test_pictures_that_only_one_side_has_are_refused():
-    judge = Judge(REFERENCES)
+def test_images_without_captions_or_references_are_refused():
+    scorer = Scorer(REFERENCES)
     with pytest.raises(UserError, match=r"^captions but no references: new, newer \(2 in all\)"):
-        judge(CANDIDATES | {"new": "a", "newer": "b"})
+        scorer(CANDIDATES | {"new": "a", "newer": "b"})
     with pytest.raises(UserError, match=r"^references but no captions: bus.jpg \(1 in"):
-        judge({name: text for name, text in CANDIDATES.items() if name != "bus.jpg"})
+        scorer({name: text for name, text in CANDIDATES.items() if name != "bus.jpg"})
 
 
-def test_the_page_s_example_runs():
-    """The Python of docs/evaluation.md, as it stands there."""
-    page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+def test_the_example_of_the_docs():
+    """The Python example of docs/evaluation.md."""
+    page = (Path(__file__).parents[2] / "docs/evaluation.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     before, call = example.split("\n\n")
     names: dict = {}

@@ -1,4 +1,4 @@
-"""Drawings: everything is within the frame, and goes where the numbers go."""
+"""Charts: everything is within the frame, and heights match the numbers."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_curves_fall_where_losses_fall():
 
 
 @pytest.mark.parametrize("cider", [[0.0], [0.05, 0.15, 0.151, 1.49, 1.5, 9.99], [10.0] * 5])
-def test_every_picture_is_in_one_bar(cider):
+def test_every_image_is_in_one_bar(cider):
     text = histogram(cider)
     counts = [int(number.replace(",", "")) for number in re.findall(r"<title>([\d,]+)<", text)]
     assert sum(counts) == len(cider) and len(counts) == 16
@@ -53,3 +53,20 @@ def test_every_picture_is_in_one_bar(cider):
     heights = [float(h) for h in re.findall(r'<rect[^>]* height="([\d.]+)"', text)]
     assert max(heights) <= HEIGHT
     assert heights.index(max(heights)) == counts.index(max(counts))
+
+
+def test_the_best_epoch_has_the_lowest_dev_loss():
+    """Also where the training loss keeps falling while the dev loss rises."""
+    lines = history(3.0, 2.0, 2.5)
+    lines[2]["train_loss"] = 1.0
+    text = loss_curves(lines)
+    _, dev = re.findall(r'<polyline points="([^"]*)"', text)
+    x, y = re.search(r'<circle cx="([^"]*)" cy="([^"]*)"', text).groups()
+    assert "dev, best 2.000" in text and f"{x},{y}" == dev.split()[1]
+
+
+@pytest.mark.parametrize("high", [0.3, 0.6, 1.2])
+def test_ticks_include_both_ends_if_these_are_round(high):
+    """Whatever the rounding error of the division."""
+    found = ticks(0, high)
+    assert found[0] == 0 and found[-1] == pytest.approx(high)

@@ -1,4 +1,4 @@
-"""Saving and loading: everything comes back, and nothing that is damaged does."""
+"""Saving and loading: everything is restored, and damaged files are refused."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def path(tmp_path):
 
 
 def refusal(path, kind="model"):
-    """The one line that a user reads."""
+    """The one line a user reads."""
     with pytest.raises(UserError) as caught:
         checkpoint.load(path, kind)
     text = str(caught.value)
@@ -51,8 +51,8 @@ def test_round_trip(path):
     }
     about = {"words": ["#END#", "ä", '"', "\\", "\n", "\u2028"], "inner": {"loss": 0.1 + 0.2}}
     checkpoint.save(path, "run", arrays, about)
-    back, told = checkpoint.load(path, "run")
-    assert told == {"format": 1, "kind": "run", **about}
+    back, description = checkpoint.load(path, "run")
+    assert description == {"format": 2, "kind": "run", **about}
     assert back.keys() == arrays.keys()
     for name, array in arrays.items():
         assert back[name].shape == array.shape and numpy.array_equal(back[name], array)
@@ -61,13 +61,14 @@ def test_round_trip(path):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_arrays_that_are_not_contiguous_come_back_equal(path, layout):
+def test_arrays_that_are_not_contiguous_are_restored(path, layout):
     checkpoint.save(path, "model", {"x": LAYOUTS[layout]}, {})
     assert numpy.array_equal(checkpoint.load(path, "model")[0]["x"], LAYOUTS[layout])
 
 
 known_version = pytest.mark.skipif(
-    safetensors.__version__ != "0.8.0", reason="known of safetensors 0.8.0; others may be mended"
+    safetensors.__version__ != "0.8.0",
+    reason="checks bugs of safetensors 0.8.0",
 )
 
 
@@ -89,7 +90,7 @@ def test_safetensors_alone_accepts_a_flipped_bit(path):
     assert not numpy.array_equal(load_file(path)["x"], GRID)
 
 
-def test_numbers_that_json_cannot_say_are_refused_before_writing(path):
+def test_numbers_that_json_lacks_are_refused_before_writing(path):
     with pytest.raises(ValueError):
         checkpoint.save(path, "model", {}, {"loss": float("nan")})
     assert not path.exists()
@@ -120,14 +121,14 @@ def test_every_truncation_and_any_addition_is_refused(path):
 
 @pytest.mark.parametrize("contents", [b"", b"hello\n", b"\x89PNG\r\n\x1a\n" * 9, b"\xff" * 99])
 def test_another_kind_of_file(path, contents):
-    assert "no safetensors file" in damaged(path, contents)
+    assert "not a safetensors file" in damaged(path, contents)
 
 
 def test_a_foreign_safetensors_file(path):
     save_file({"x": GRID}, path, {"format": "pt"})
-    assert "not one that minicap wrote" in refusal(path)
+    assert "not a minicap model" in refusal(path)
     save_file({"x": GRID}, path)
-    assert "not one that minicap wrote" in refusal(path)
+    assert "not a minicap model" in refusal(path)
 
 
 def test_arrays_that_were_swapped_or_renamed_are_refused(path):
@@ -145,10 +146,10 @@ def test_another_kind(path):
 
 
 def test_a_newer_format(path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
     checkpoint.save(path, "model", {"x": GRID}, {})
     monkeypatch.undo()
-    assert "format 2" in (text := refusal(path)) and "update" in text
+    assert "format 3" in (text := refusal(path)) and "update" in text
 
 
 def test_no_file_and_a_folder(path):
@@ -158,13 +159,14 @@ def test_no_file_and_a_folder(path):
 
 
 def saving(path, before="", **options):
-    """A child that saves a large array where a small one is."""
+    """A process that replaces a small array by a large one."""
     code = (
-        "import sys, numpy; from pathlib import Path; from minicap import checkpoint, errors\n"
+        "import sys, numpy; from pathlib import Path; from minicap.model import checkpoint\n"
+        "from minicap.utils.errors import UserError\n"
         f"{before}\n"
         "try:\n"
         "    checkpoint.save(Path(sys.argv[1]), 'model', {'x': numpy.ones(100_000, 'f4')}, {})\n"
-        "except errors.UserError as error:\n"
+        "except UserError as error:\n"
         "    sys.exit(str(error))"
     )
     return subprocess.Popen([sys.executable, "-c", code, path], text=True, **options)
@@ -224,5 +226,5 @@ def test_the_description_is_plain_json_that_other_tools_read(path):
 
 
 def test_a_folder_is_not_a_model(tmp_path):
-    with pytest.raises(UserError, match="is a folder; name the minicap model in it"):
+    with pytest.raises(UserError, match="is a folder; name the minicap model file in it"):
         checkpoint.load(tmp_path, "model")

@@ -1,4 +1,4 @@
-"""Adam and clipping by the global norm. (Twenty steps beside PyTorch's: test_decoder.py.)"""
+"""Adam and clipping by the global norm. (Compared with PyTorch: tests/model/test_decoder.py.)"""
 
 import math
 
@@ -9,10 +9,10 @@ from minicap.nn.adam import BLOCK, Adam, add_gradients, clip_scale
 
 
 def test_three_steps_with_scalars():
-    """tf.train.AdamOptimizer's documentation, number by number:
+    """The formula in the documentation of tf.train.AdamOptimizer, with Python's floats:
     lr_t = lr sqrt(1 - beta2^t) / (1 - beta1^t), p -= lr_t m / (sqrt(v) + epsilon).
 
-    The gradients are as small as epsilon, so that where epsilon stands makes a difference.
+    Some gradients are as small as epsilon, so the place where epsilon is added matters.
     """
     gradients = [[3e-8, 0.5], [-1e-8, -0.2], [2e-8, 0.1]]
     parameters = numpy.array([1.0, -2.0])
@@ -30,20 +30,20 @@ def test_three_steps_with_scalars():
 
 
 def test_first_step_is_the_learning_rate():
-    """Whatever the gradient's size: what the bias correction is for."""
+    """The bias correction makes the first step independent of the gradient's size."""
     parameters = numpy.zeros(3)
     Adam(parameters, learning_rate=1e-3).step(numpy.array([1e3, -1e-3, 0.0]))
     numpy.testing.assert_allclose(parameters, [-1e-3, 1e-3, 0], rtol=1e-3)
 
 
-def test_every_block_is_updated_alike():
+def test_the_block_size_does_not_change_the_update():
     rng = numpy.random.default_rng(0)
     gradient = rng.standard_normal(2 * BLOCK + 10)
-    whole, parts = numpy.zeros_like(gradient), numpy.zeros_like(gradient)
+    whole, halves = numpy.zeros_like(gradient), numpy.zeros_like(gradient)
     Adam(whole).step(gradient)
     for part in (slice(0, 1000), slice(1000, None)):
-        Adam(parts[part]).step(gradient[part])
-    assert (whole == parts).all() and (whole != 0).all()
+        Adam(halves[part]).step(gradient[part])
+    assert (whole == halves).all() and (whole != 0).all()
 
 
 def test_float32_stays_float32():
@@ -53,8 +53,8 @@ def test_float32_stays_float32():
     assert adam.m.dtype == adam.v.dtype == parameters.dtype == numpy.float32
 
 
-def test_clipping_is_over_all_parts_together():
-    """3, 4 and 12 have the norm 13, however the squares come."""
+def test_clipping_uses_the_global_norm():
+    """The norm of (3, 4, 12) is 13, however its squares are grouped."""
     for squares in ([9, 16, 144], [25, 144], [169]):
         assert clip_scale(squares, 6.5) == 0.5
 
@@ -63,7 +63,7 @@ def test_clipping_leaves_short_gradients_alone():
     assert clip_scale([9, 16], 5.5) == 1 == clip_scale([0], 1)
 
 
-def test_a_scaled_step_is_a_step_by_the_scaled_gradient():
+def test_scale_multiplies_the_gradient():
     gradient = numpy.random.default_rng(0).standard_normal(9)
     ends = []
     for scale in (1, 0.25):
@@ -74,8 +74,8 @@ def test_a_scaled_step_is_a_step_by_the_scaled_gradient():
 
 
 @pytest.mark.parametrize("limit", [0.5, 1e3])
-def test_pytorch_clips_alike(limit):
-    """PyTorch divides by norm + 1e-6 where we divide by the norm itself."""
+def test_clipping_agrees_with_pytorch(limit):
+    """PyTorch divides by norm + 1e-6; minicap divides by the norm."""
     torch = pytest.importorskip("torch", reason="the oracle needs PyTorch")
     gradient = numpy.random.default_rng(0).standard_normal(50)
     theirs = torch.zeros(50, dtype=torch.float64, requires_grad=True)
@@ -86,28 +86,28 @@ def test_pytorch_clips_alike(limit):
     numpy.testing.assert_allclose(clipped * added, theirs.grad.numpy(), rtol=1e-14)
 
 
-SIZE = 5 * BLOCK + 17  # shares of different size, and a last block that is not full
+SIZE = 5 * BLOCK + 17  # workers get different numbers of blocks; the last block is partial
 
 
-def test_shares_of_a_step_change_nothing():
-    """Several workers, each with its share of the blocks, end at the same bits as one."""
+def test_the_update_does_not_depend_on_the_number_of_workers():
+    """Two or three workers, each with its own blocks, give bitwise the result of one."""
     start, gradient = numpy.random.default_rng(5).standard_normal((2, SIZE)).astype("float32")
     ends = []
-    for shares in (1, 2, 3):
+    for num_workers in (1, 2, 3):
         adam = Adam(start.copy())
         for t in (1, 2):
-            for share in range(shares):
-                adam.update(gradient, t, 1e-3, 1.0, share, shares)
+            for worker in range(num_workers):
+                adam.update(gradient, t, 1e-3, 1.0, worker, num_workers)
         ends.append(adam.parameters)
     assert (ends[0] != start).all()
     assert all((end == ends[0]).all() for end in ends)
 
 
-@pytest.mark.parametrize("shares", [1, 2, 3])
-def test_gradients_are_added_by_shares(shares):
-    """All into the first; the squares of the sum, of every block once."""
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_the_sum_of_gradients_does_not_depend_on_the_number_of_workers(num_workers):
+    """All gradients are added to the first, and each block's squares are counted once."""
     gradients = numpy.random.default_rng(5).standard_normal((3, SIZE))
     expected = gradients.sum(axis=0)
-    squares = [add_gradients(gradients, share, shares) for share in range(shares)]
+    squares = [add_gradients(gradients, worker, num_workers) for worker in range(num_workers)]
     numpy.testing.assert_allclose(gradients[0], expected, rtol=0, atol=1e-14)
     assert math.fsum(sum(squares, [])) == pytest.approx(expected @ expected, rel=1e-12)

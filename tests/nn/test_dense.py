@@ -1,4 +1,4 @@
-"""dense, elu: y = activation(x W + b)."""
+"""The dense layer and the ELU."""
 
 import numpy
 import pytest
@@ -25,9 +25,9 @@ def test_central_differences(case):
 
 
 @pytest.mark.gradcheck
-def test_elu_is_analytic_where_its_two_halves_meet():
-    """In exactly 0, where a fresh layer is if dropout takes its whole input: the slope is 1
-    towards both sides, and neither the complex step nor the backward pass loses it."""
+def test_elu_is_differentiable_at_0():
+    """The slope at exactly 0 is 1 from both sides, for the complex step and the backward pass. An
+    untrained layer is evaluated there if dropout drops its whole input."""
     z = numpy.zeros(2)
     y, backward = elu(z)
     assert (complex_step(lambda z: elu(z)[0], z, numpy.array([1.0, -1.0])) == [1, -1]).all()
@@ -35,14 +35,14 @@ def test_elu_is_analytic_where_its_two_halves_meet():
 
 
 def test_elu_values():
-    """Equation 15 of the paper, and no overflow far from 0."""
+    """Equation 15 of the paper; no overflow far from 0."""
     with numpy.errstate(over="raise"):
         y, backward = elu(numpy.array([-1e4, -1.0, 0.5, 1e4]))
     numpy.testing.assert_allclose(y, [-1, numpy.exp(-1) - 1, 0.5, 1e4], rtol=1e-14)
     numpy.testing.assert_allclose(backward(numpy.ones(4)), [0, numpy.exp(-1), 1, 1], rtol=1e-14)
 
 
-def test_forward_is_the_sum_written_out():
+def test_the_output_follows_its_definition():
     rng = numpy.random.default_rng(0)
     x, Wb = rng.standard_normal((2, 3)), rng.standard_normal((4, 2))
     y, _ = dense(x, Wb)
@@ -52,8 +52,7 @@ def test_forward_is_the_sum_written_out():
             assert y[n, o] == pytest.approx(expected, rel=1e-14, abs=0)
 
 
-def test_backward_writes_into_out_and_leaves_dx_out_if_asked():
-    """The first layer has nobody to hand dx to: the product would be wasted."""
+def test_backward_stores_dWb_in_out_and_skips_dx_on_request():
     rng = numpy.random.default_rng(0)
     x, Wb, dy = (rng.standard_normal(shape) for shape in [(2, 3), (4, 2), (2, 2)])
     out = numpy.full_like(Wb, numpy.nan)

@@ -1,4 +1,4 @@
-"""dropout and its masks."""
+"""Dropout and its masks."""
 
 import numpy
 import pytest
@@ -18,7 +18,7 @@ def test_central_differences():
 
 
 @pytest.mark.gradcheck
-def test_what_is_dropped_has_exactly_zero_gradient():
+def test_dropped_inputs_have_exactly_zero_gradient():
     mask = draw_mask(numpy.random.default_rng(0), (20, 10), 0.5, "float64")
     _, backward = dropout(numpy.ones((20, 10)), mask)
     dx = backward(numpy.random.default_rng(1).standard_normal((20, 10)))
@@ -32,14 +32,14 @@ def test_no_mask_changes_nothing():
 
 
 def test_mask_keeps_the_mean():
-    """0 or 1 / keep, in the right shares, so that the mean of x * mask is that of x. The share
-    of 0 among 100,000 has a standard deviation of 0.0014: six of them are allowed."""
+    """The mask is 0 with probability 0.3 and 1 / 0.7 otherwise. The fraction of zeros among 100,000
+    has a standard deviation of 0.0014; six of them are allowed."""
     mask = draw_mask(numpy.random.default_rng(0), (1000, 100), 0.3)
     assert mask.dtype == numpy.float32
     assert set(numpy.unique(mask).tolist()) == {0, numpy.float32(1 / 0.7)}
     assert abs((mask == 0).mean() - 0.3) < 6 * 0.0015
 
 
-def test_same_stream_same_mask():
+def test_the_generator_determines_the_mask():
     first, again, other = (draw_mask(numpy.random.default_rng(s), (8, 8), 0.5) for s in (0, 0, 1))
     assert (first == again).all() and (first != other).any()

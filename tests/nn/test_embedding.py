@@ -1,4 +1,4 @@
-"""embedding: rows of a table."""
+"""The embedding layer."""
 
 import numpy
 import pytest
@@ -18,8 +18,8 @@ def test_central_differences():
 
 
 @pytest.mark.gradcheck
-def test_repeated_rows_collect_all_gradients_and_unused_rows_none():
-    """Whatever lay in `out` before, a word that is not in the batch ends with exactly 0."""
+def test_repeated_words_add_up_and_absent_words_have_zero_gradient():
+    """The row of an absent word is exactly 0, whatever `out` contained."""
     y, backward = embedding(numpy.array([2, 0, 2]), numpy.eye(4))
     assert (y == numpy.eye(4)[[2, 0, 2]]).all()
     out = numpy.full((4, 4), numpy.nan)
@@ -28,6 +28,6 @@ def test_repeated_rows_collect_all_gradients_and_unused_rows_none():
     assert dtable[:, 0].tolist() == [10, 0, 101, 0]
 
 
-def test_no_rows_at_all():
+def test_no_rows():
     dtable = embedding(numpy.array([], dtype=int), numpy.eye(4))[1](numpy.empty((0, 4)))
     assert (dtable == 0).all()

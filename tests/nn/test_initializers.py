@@ -1,4 +1,4 @@
-"""Where parameters start."""
+"""Initial values of parameters."""
 
 import math
 
@@ -7,9 +7,9 @@ import numpy
 from minicap.nn.initializers import glorot_uniform
 
 
-def test_glorot_uniform_fills_its_bounds_evenly():
-    """Within +-sqrt(6 / (in + out)), and with a uniform distribution's variance, limit^2 / 3
-    (2 % is six standard deviations of the variance of 60,000 uniform numbers)."""
+def test_glorot_uniform_has_its_range_and_variance():
+    """Range +-sqrt(6 / (in + out)), variance limit^2 / 3. (2 % is six standard deviations of the
+    variance of 60,000 uniform samples.)"""
     W = glorot_uniform(numpy.random.default_rng(0), 200, 300)
     limit = math.sqrt(6 / 500)
     assert W.shape == (200, 300)

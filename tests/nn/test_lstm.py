@@ -1,4 +1,4 @@
-"""lstm_step and lstm: the cell, and the cell along packed sequences."""
+"""One step of the LSTM, and packed sequences."""
 
 import math
 
@@ -8,19 +8,19 @@ import pytest
 from minicap.nn.lstm import lstm, lstm_step, multiply_few_rows
 from tests.checks import assert_central_differences, assert_complex_step
 
-SIZES = [4, 3, 3, 1]  # sequences of lengths 4, 3, 3 and 1
+BATCH_SIZES = [4, 3, 3, 1]  # sequences of lengths 4, 3, 3 and 1
 
 
-def packed(rng, H=3, sizes=SIZES):
-    """zx, h0, c0, U for `lstm`."""
-    shapes = (sum(sizes), 4 * H), (sizes[0], H), (sizes[0], H), (H, 4 * H)
+def packed(rng, H=3, batch_sizes=BATCH_SIZES):
+    """Random inputs of `lstm`: zx, h0, c0, U."""
+    shapes = (sum(batch_sizes), 4 * H), (batch_sizes[0], H), (batch_sizes[0], H), (H, 4 * H)
     return [rng.standard_normal(shape) for shape in shapes]
 
 
-def rows_of(sequence, sizes=SIZES):
-    """Which rows of the packed layout belong to one sequence."""
-    starts = numpy.cumsum([0, *sizes[:-1]])
-    return [start + sequence for start, size in zip(starts, sizes, strict=True) if size > sequence]
+def rows_of(sequence, batch_sizes=BATCH_SIZES):
+    """Find the rows of one sequence in the packed layout."""
+    starts = numpy.cumsum([0, *batch_sizes[:-1]])
+    return [start + sequence for start, n in zip(starts, batch_sizes, strict=True) if n > sequence]
 
 
 @pytest.mark.gradcheck
@@ -39,9 +39,9 @@ def test_central_differences(case):
     assert_central_differences(case)
 
 
-def test_step_is_tensorflows_cell_number_by_number():
-    """LSTMCell's documentation: c' = sigmoid(f + 1) c + sigmoid(i) tanh(j), h' = sigmoid(o)
-    tanh(c'), gates in the order i, j, f, o; here with math's scalars."""
+def test_one_step_agrees_with_tensorflows_formula():
+    """LSTMCell's documentation, with Python's floats: c' = sigmoid(f + 1) c + sigmoid(i) tanh(j),
+    h' = sigmoid(o) tanh(c'), gates in the order i, j, f, o."""
     z, c = numpy.array([[0.3, -0.2, -1.1, 0.8, 0.4, -0.6, 1.2, -0.7]]), numpy.array([[0.5, -1.5]])
     h_next, c_next, _ = lstm_step(z, c)
     for k in range(2):
@@ -55,21 +55,21 @@ def test_step_is_tensorflows_cell_number_by_number():
         assert h_next[0, k] == pytest.approx(s(o) * math.tanh(new_c), abs=1e-15)
 
 
-def test_untrained_cell_remembers():
-    """With all inputs 0 the forget gate is sigmoid(1) = 0.731, not 0.5."""
+def test_the_forget_bias_is_1():
+    """At pre-activations of 0 the forget gate is sigmoid(1) = 0.731, not 0.5."""
     _, c_next, _ = lstm_step(numpy.zeros((1, 4)), numpy.ones((1, 1)))
     assert c_next[0, 0] == pytest.approx(1 / (1 + math.exp(-1)), rel=1e-14, abs=0)
 
 
 @pytest.mark.gradcheck
-def test_one_step_at_a_time_equals_the_sequence():
-    """h, and all gradients, to 1e-12: the steps are taken by hand with products of their own."""
+def test_steps_agree_with_the_sequence():
+    """Calling `lstm_step` for each sequence and step gives the same h and gradients, to 1e-12."""
     rng = numpy.random.default_rng(0)
     zx, h0, c0, U = packed(rng)
-    h_all, backward = lstm(zx, h0, c0, U, SIZES)
+    h_all, backward = lstm(zx, h0, c0, U, BATCH_SIZES)
     dh_all = rng.standard_normal(h_all.shape)
     dzx, dh0, dc0, dU = backward(dh_all)
-    dU_by_hand = numpy.zeros_like(U)
+    dU_by_steps = numpy.zeros_like(U)
     for n in range(4):
         rows = rows_of(n)
         h, c, steps = h0[n : n + 1], c0[n : n + 1], []
@@ -82,33 +82,33 @@ def test_one_step_at_a_time_equals_the_sequence():
         for row, before, step_backward in reversed(steps):
             dz, dc = step_backward(dh + dh_all[row], dc)
             dh = dz @ U.T
-            dU_by_hand += before.T @ dz
+            dU_by_steps += before.T @ dz
             numpy.testing.assert_allclose(dzx[row], dz[0], rtol=0, atol=1e-12)
         numpy.testing.assert_allclose(dh0[n], dh[0], rtol=0, atol=1e-12)
         numpy.testing.assert_allclose(dc0[n], dc[0], rtol=0, atol=1e-12)
-    numpy.testing.assert_allclose(dU, dU_by_hand, rtol=0, atol=1e-12)
+    numpy.testing.assert_allclose(dU, dU_by_steps, rtol=0, atol=1e-12)
 
 
-def test_sequences_do_not_hear_each_other():
-    """Other numbers in one sequence change no bit of the other sequences' outputs."""
+def test_sequences_are_independent():
+    """Changing one sequence's inputs leaves the other sequences' outputs bitwise equal."""
     zx, h0, c0, U = packed(numpy.random.default_rng(0))
-    h, _ = lstm(zx, h0, c0, U, SIZES)
+    h, _ = lstm(zx, h0, c0, U, BATCH_SIZES)
     zx[rows_of(1)], h0[1], c0[1] = 7, 7, 7
-    changed, _ = lstm(zx, h0, c0, U, SIZES)
+    changed, _ = lstm(zx, h0, c0, U, BATCH_SIZES)
     different = (h != changed).any(axis=1).nonzero()[0].tolist()
     assert different == rows_of(1)
 
 
-def test_dU_goes_into_out():
+def test_dU_is_stored_in_out():
     zx, h0, c0, U = packed(numpy.random.default_rng(0))
     out = numpy.full_like(U, numpy.nan)
-    h, backward = lstm(zx, h0, c0, U, SIZES)
+    h, backward = lstm(zx, h0, c0, U, BATCH_SIZES)
     assert backward(numpy.ones_like(h), out=out)[3] is out
     assert numpy.isfinite(out).all()
 
 
 def test_gates_neither_overflow_nor_change_dtype():
-    """With inputs of +-1e4 the gates are open or shut, and the cell is 0, j or c."""
+    """Pre-activations of +-1e4 give gates of exactly 0 or 1."""
     z = numpy.array([[1e4, 1e4, -1e4, 1e4], [-1e4, 1e4, 1e4, -1e4]], dtype="float32")
     with numpy.errstate(all="raise"):
         h, c, _ = lstm_step(z, numpy.full((2, 1), 0.5, dtype="float32"))
@@ -118,8 +118,8 @@ def test_gates_neither_overflow_nor_change_dtype():
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 12, 13])
 @pytest.mark.parametrize("width", [4, 12, 600])
-def test_products_of_few_rows_are_products(rows, width):
-    """Cut into parts or not, into a view of something larger."""
+def test_multiply_few_rows_is_a_matrix_product(rows, width):
+    """With and without splitting the columns, into a view of a larger array."""
     rng = numpy.random.default_rng(0)
     x, W = rng.standard_normal((rows, 300)), rng.standard_normal((300, width))
     out = numpy.empty((20, width))[2 : 2 + rows]
@@ -127,11 +127,11 @@ def test_products_of_few_rows_are_products(rows, width):
     numpy.testing.assert_allclose(out, x @ W, rtol=0, atol=1e-12)
 
 
-def test_onnx_runtimes_lstm_operator_agrees():
-    """The forward pass against code that others wrote, in float32, on ragged sequences.
+def test_the_forward_pass_agrees_with_onnx_runtime():
+    """ONNX's LSTM operator on sequences of different lengths, in float32.
 
-    ONNX's gates lie in the order i, o, f, c (its c is our j), weights as (gates, inputs), one
-    bias for the input and one for the state; it has no forget bias, so the 1 goes into its bias.
+    ONNX orders gates as i, o, f, c (its c is our j) and stores weights as (gates, inputs). It has
+    one bias for the input and one for the state, and no forget bias, so we add 1 to its bias.
     """
     onnx = pytest.importorskip("onnx", reason="the ONNX oracle needs onnx (extra: cpu)")
     runtime = pytest.importorskip("onnxruntime", reason="the ONNX oracle needs onnxruntime")
@@ -161,7 +161,7 @@ def test_onnx_runtimes_lstm_operator_agrees():
         [onnx.helper.make_tensor_value_info(n, types[n], a.shape) for n, a in inputs.items()],
         [onnx.helper.make_tensor_value_info("Y", types["X"], None)],
     )
-    # The versions that ONNX Runtime 1.20 can read.
+    # Versions that ONNX Runtime 1.20 reads.
     opset = onnx.helper.make_opsetid("", 20)
     model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[opset])
     session = runtime.InferenceSession(
@@ -169,7 +169,7 @@ def test_onnx_runtimes_lstm_operator_agrees():
     )
     (Y,) = session.run(["Y"], inputs)  # (steps, 1, sequences, H)
 
-    going = numpy.arange(4)[:, None] < lengths  # as pack lays it out: step by step
-    h, _ = lstm(x[going] @ W + b, h0, c0, U, going.sum(axis=1).tolist())
+    active = numpy.arange(4)[:, None] < lengths  # (steps, sequences)
+    h, _ = lstm(x[active] @ W + b, h0, c0, U, active.sum(axis=1).tolist())
     assert h.dtype == numpy.float32
-    numpy.testing.assert_allclose(h, Y[:, 0][going], rtol=0, atol=1e-6)
+    numpy.testing.assert_allclose(h, Y[:, 0][active], rtol=0, atol=1e-6)

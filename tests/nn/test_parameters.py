@@ -1,11 +1,11 @@
-"""Parameters: one flat buffer, named views."""
+"""One flat buffer with named views."""
 
 import numpy
 
 from minicap.nn.parameters import Parameters
 
 
-def test_views_and_buffer_are_the_same_memory():
+def test_views_share_the_buffers_memory():
     p = Parameters({"a": (2, 3), "b": (4,)}, "float64")
     assert p.flat.tolist() == [0] * 10
     p["b"][0] = 5
@@ -15,7 +15,7 @@ def test_views_and_buffer_are_the_same_memory():
     assert all(view.flags.c_contiguous for view in p.values())
 
 
-def test_like_is_a_buffer_of_its_own():
+def test_like_allocates_another_buffer():
     p = Parameters({"a": (2, 3)}, "float32")
     gradients = p.like()
     gradients["a"][...] = 1

@@ -1,4 +1,4 @@
-"""One run in one folder: epochs, the best model, early stopping, Ctrl-C, and going on."""
+"""A run in its folder: epochs, the best model, early stopping, Ctrl-C, and resuming."""
 
 import dataclasses
 import json
@@ -11,12 +11,12 @@ import numpy
 import pytest
 
 from minicap.evaluation.plots import write_report
-from minicap.model.trained_model import Model, checkpoint
+from minicap.model import checkpoint
+from minicap.model.trained_model import Model
 from minicap.training.run import METRICS, MODEL, RUN, Interrupted, Run, interruptible, new_folder
-from minicap.training.self_critical import Critic
 from minicap.training.trainer import Diverged, Trainer
 from minicap.utils.errors import UserError
-from tests.tiny import dataset, recipe, sizes
+from tests.tiny import dataset, recipe
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +26,12 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def new(data, tmp_path):
-    """A new run; each in a folder of its own."""
+    """Makes a run in a folder of its own."""
 
-    def make(of=None, name="run", on=data, threads=1):
-        of = of or recipe()
-        critic = None
-        if of.self_critical:
-            critic = Critic(on.splits["train"], on.vocabulary, of.max_length, of.samples, 0.0)
-        trainer = Trainer(of, sizes(on), 0, threads, critic=critic)
-        return Run(tmp_path / name, trainer, on, {"seed": 0})
+    def make(wanted=None, name="run", on=data, workers=1):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return Run(folder, Trainer(wanted or recipe(), on, 0, workers), {"seed": 0})
 
     return make
 
@@ -44,9 +41,9 @@ def quiet(_line):
 
 
 def dev_losses(monkeypatch, losses):
-    """Let dev loss be these numbers, epoch by epoch."""
-    left = iter(losses)
-    monkeypatch.setattr(Trainer, "evaluate", lambda self, split: (next(left), 0.5))
+    """Replace the dev loss by these numbers, epoch by epoch."""
+    remaining = iter(losses)
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: (next(remaining), 0.5))
 
 
 def restored(run):
@@ -59,18 +56,18 @@ def test_a_run_leaves_model_state_and_metrics(new, data):
     lines = []
     run.fit(lines.append)
     assert sorted(path.name for path in run.folder.iterdir()) == sorted([METRICS, MODEL, RUN])
-    told = [json.loads(line) for line in (run.folder / METRICS).read_text().splitlines()]
-    assert told == run.progress.history and [line["epoch"] for line in told] == [1, 2, 3]
-    assert set(told[0]) == {
+    metrics = [json.loads(line) for line in (run.folder / METRICS).read_text().splitlines()]
+    assert metrics == run.progress.history and [line["epoch"] for line in metrics] == [1, 2, 3]
+    assert set(metrics[0]) == {
         "epoch", "train_loss", "dev_loss", "dev_accuracy", "words_per_second", "seconds"
     }  # fmt: skip
     epochs = [line for line in lines if line.startswith("epoch")]
-    assert len(epochs) == 3 and f"dev loss {told[0]['dev_loss']:.4f}" in epochs[0]
-    truths = [line for line in lines if "truth: " in line]
-    assert len(truths) == 9  # three dev pictures after each epoch
+    assert len(epochs) == 3 and f"dev loss {metrics[0]['dev_loss']:.4f}" in epochs[0]
+    captions = [line for line in lines if "reference: " in line]
+    assert len(captions) == 9  # three dev images after each epoch
     dev = data.splits["dev"]
-    assert all(f"{dev.names[0]}: " in line for line in truths[::3])
-    assert dev.captions[0][0] in truths[0]
+    assert all(f"{dev.names[0]}: " in line for line in captions[::3])
+    assert dev.captions[0][0] in captions[0]
 
 
 def test_train_loss_is_the_mean_over_the_epoch_s_words(new, monkeypatch):
@@ -85,8 +82,8 @@ def test_train_loss_is_the_mean_over_the_epoch_s_words(new, monkeypatch):
     monkeypatch.setattr(Trainer, "train_step", spy)
     run = new(recipe(epochs=2))
     run.fit(quiet)
-    for line, some in zip(run.progress.history, (losses[:4], losses[4:]), strict=True):
-        expected = sum(loss * words for loss, words in some) / sum(words for _, words in some)
+    for line, epoch in zip(run.progress.history, (losses[:4], losses[4:]), strict=True):
+        expected = sum(loss * words for loss, words in epoch) / sum(words for _, words in epoch)
         assert abs(line["train_loss"] - expected) < 1e-12
 
 
@@ -101,7 +98,7 @@ def test_the_best_model_is_kept_not_the_last(new, monkeypatch):
     run.fit(copy)
     assert run.progress.best_epoch == 2 and len(kept) == 4
     model = Model.load(run.folder / MODEL)
-    assert numpy.array_equal(model.parameters.flat, kept[1])
+    assert numpy.array_equal(model.decoder.parameters.flat, kept[1])
     assert checkpoint.load(run.folder / MODEL, "model")[1]["epoch"] == 2
 
 
@@ -109,7 +106,7 @@ def test_the_best_model_is_kept_not_the_last(new, monkeypatch):
     ("patience", "epochs"), [(1, 3), (2, 4), (3, 8), (0, 8)], ids="patience={0}".format
 )
 def test_early_stopping(new, monkeypatch, patience, epochs):
-    """Best at epochs 2 and, if the run lives so long, 5."""
+    """The best epochs are 2 and, if the run gets there, 5."""
     dev_losses(monkeypatch, [3.0, 2.0, 2.5, 2.0, 1.5, 1.6, 1.5, 1.7])
     run = new(recipe(epochs=8, patience=patience))
     assert not run.finished()
@@ -119,7 +116,7 @@ def test_early_stopping(new, monkeypatch, patience, epochs):
 
 
 def interrupt_after(monkeypatch, steps):
-    """A real SIGINT to this very process, in the middle of a training step."""
+    """Send a real SIGINT to this process during a training step."""
     real, done = Trainer.train_step, []
 
     def step(self, batch):
@@ -133,17 +130,17 @@ def interrupt_after(monkeypatch, steps):
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 8])
 def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps):
-    """Four steps an epoch: in the first, in the middle, at the end of one; every bit counts."""
-    of = recipe(epochs=3, dropout=0.2)
-    whole = new(of, "whole")
+    """Stopped in the first, in the middle or at the end of an epoch of four steps; bit for bit."""
+    wanted = recipe(epochs=3, dropout=0.2)
+    whole = new(wanted, "whole")
     whole.fit(quiet)
-    first = new(of, "cut")
+    first = new(wanted, "cut")
     with monkeypatch.context() as patch:
         interrupt_after(patch, steps)
         with pytest.raises(Interrupted):
             first.fit(quiet)
     assert first.trainer.adam.t == steps
-    second = restored(new(of, "cut"))
+    second = restored(new(wanted, "cut"))
     assert second.trainer.adam.t == steps
     second.fit(quiet)
     assert second.trainer.parameters.flat.tobytes() == whole.trainer.parameters.flat.tobytes()
@@ -151,15 +148,13 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps)
     for key in ("epoch", "train_loss", "dev_loss", "dev_accuracy"):
         assert [x[key] for x in second.progress.history] == [x[key] for x in whole.progress.history]
     one, other = (Model.load(run.folder / MODEL) for run in (whole, second))
-    assert one.parameters.flat.tobytes() == other.parameters.flat.tobytes()
-
-
-TWO_KINDS = {"epochs": 5, "self_critical": 2, "samples": 2, "average": 2, "learning_rate": 0.02}
+    parameters = one.decoder.parameters.flat
+    assert parameters.tobytes() == other.decoder.parameters.flat.tobytes()
 
 
 @pytest.fixture
 def usual_ctrl_c():
-    """Python's own handler: tests that a shell runs in the background begin with SIGINT ignored."""
+    """Python's own handler: a shell that runs tests in the background has SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -167,18 +162,18 @@ def usual_ctrl_c():
 
 @pytest.mark.usefixtures("usual_ctrl_c")
 def test_a_second_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), interruptible() as asked:
+    with pytest.raises(KeyboardInterrupt), interruptible() as received:
         os.kill(os.getpid(), signal.SIGINT)
-        assert asked
+        assert received
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_sigterm_counts_as_ctrl_c_and_handlers_are_put_back():
+def test_sigterm_counts_as_ctrl_c_and_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM)
-    with interruptible() as asked:
+    with interruptible() as received:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked == [signal.SIGTERM]
+        assert received == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -191,7 +186,7 @@ def test_a_run_in_another_thread_works_without_signals(new):
 
 
 def test_a_loss_that_becomes_nan_names_step_and_model(new, data):
-    """In the second epoch: the model of the first stays as it was, byte for byte."""
+    """In the second epoch; the model of the first is unchanged, byte for byte."""
     run = new(recipe(epochs=1))
     run.fit(quiet)
     before = (run.folder / MODEL).read_bytes(), (run.folder / RUN).read_bytes()
@@ -236,7 +231,7 @@ def test_a_full_disk_in_the_second_epoch_keeps_the_first(new, monkeypatch):
 
 
 def test_changed_data_is_refused(new, data, tmp_path):
-    """Another vocabulary says which words; other numbers say that they have changed."""
+    """The error names the words that differ, or says that the numbers have changed."""
     run = new()
     run.fit(quiet)
     fewer = dataset(tmp_path / "fewer", recipe(min_count=4))
@@ -248,7 +243,7 @@ def test_changed_data_is_refused(new, data, tmp_path):
         restored(new(on=dataclasses.replace(data, splits=data.splits | {"train": moved})))
 
 
-def test_a_finished_run_has_nothing_left_to_do(new):
+def test_a_finished_run_does_not_train(new):
     run = new()
     run.fit(quiet)
     before = run.trainer.parameters.flat.copy()
@@ -259,7 +254,7 @@ def test_a_finished_run_has_nothing_left_to_do(new):
 
 
 def test_new_folders(tmp_path, monkeypatch):
-    """runs/NAME, then NAME-2, ...; or the one that was asked for, unless it holds a run."""
+    """runs/NAME, then NAME-2, ...; or the wanted folder, unless it contains a run."""
     monkeypatch.chdir(tmp_path)
     made = [new_folder(None, "scenes") for _ in range(3)]
     assert [str(path) for path in made] == ["runs/scenes", "runs/scenes-2", "runs/scenes-3"]
@@ -268,7 +263,7 @@ def test_new_folders(tmp_path, monkeypatch):
     assert new_folder(wanted, "scenes") == wanted == new_folder(wanted, "scenes")
     for name in (RUN, MODEL):
         (wanted / name).write_text("")
-        with pytest.raises(UserError, match=f"{wanted} holds a run already.*--resume {wanted}"):
+        with pytest.raises(UserError, match=f"{wanted} contains a run: .*--resume {wanted}"):
             new_folder(wanted, "scenes")
         (wanted / name).unlink()
     (tmp_path / "file").write_text("")
@@ -277,55 +272,57 @@ def test_new_folders(tmp_path, monkeypatch):
             new_folder(path, "scenes")
 
 
-def test_a_self_critical_run_keeps_the_epoch_of_the_greatest_cider(tmp_path):
-    """Rewards where losses stood, dev CIDEr-D in each line, and the best by it."""
-    of = recipe(epochs=4, self_critical=2, samples=2, choose="cider", learning_rate=0.02)
-    data = dataset(tmp_path / "data", of)
-    critic = Critic(data.splits["train"], data.vocabulary, of.max_length, of.samples, 0.0)
-    run = Run(tmp_path, Trainer(of, sizes(data), 0, critic=critic), data, {})
-    told = []
-    run.fit(told.append)
+def test_a_self_critical_run_keeps_the_epoch_of_the_highest_cider(tmp_path):
+    """Metrics have rewards in place of losses, and dev CIDEr-D, which chooses the best epoch."""
+    wanted = recipe(
+        epochs=4, self_critical_epochs=2, samples_per_image=2, monitor="cider", learning_rate=0.02
+    )
+    data, lines = dataset(tmp_path / "data", wanted), []
+    run = Run(tmp_path, Trainer(wanted, data, 0), {})
+    run.fit(lines.append)
     history = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert ["train_reward" in line for line in history] == [False, False, True, True]
     assert all(("train_loss" in line) != ("train_reward" in line) for line in history)
+    assert all("images_per_second" in line for line in history[2:])
     found = [line["dev_cider"] for line in history]
     assert run.progress.best_epoch == found.index(max(found)) + 1
-    assert "train reward" in told[-4] and "photos/s" in told[-4] and "dev CIDEr-D" in told[-4]
+    last = lines[-4]
+    assert "train reward" in last and "images/s" in last and "dev CIDEr-D" in last
     assert (tmp_path / "model.safetensors").exists()
     assert write_report(tmp_path, run.progress.history, []) == [tmp_path / "loss.svg"]
 
 
 def test_no_worker_outlives_the_training(new):
-    run = new(recipe(epochs=1), "run", threads=2)
+    run = new(recipe(epochs=1), workers=2)
     before = set(multiprocessing.active_children())
     run.fit(quiet)
     assert set(multiprocessing.active_children()) <= before and not run.trainer.workers.helpers
 
 
 def test_an_ignored_ctrl_c_stays_ignored(new):
-    """As a shell starts `train &` in a script: its Ctrl-C is meant for something else."""
+    """A script starts `train &` like this, and its Ctrl-C is not for this process."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interruptible() as asked:
+        with interruptible() as received:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             os.kill(os.getpid(), signal.SIGINT)
-            assert not asked
+            assert not received
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def test_the_evaluated_parameters_are_the_saved_ones(new, monkeypatch):
-    """Of the best epoch, bit for bit: not those before it, nor those that training went on to."""
+    """Bit for bit those of the best epoch, not of an earlier or a later one."""
     evaluated = []
     losses = iter([3.0, 1.0, 2.0])
 
-    def evaluate(trainer, split):
+    def evaluate(trainer):
         evaluated.append(trainer.parameters.flat.copy())
         return next(losses), 0.5
 
     monkeypatch.setattr(Trainer, "evaluate", evaluate)
     run = new(recipe(epochs=3, patience=0, learning_rate=0.05))
     run.fit(quiet)
-    saved = Model.load(run.folder / MODEL).parameters.flat
+    saved = Model.load(run.folder / MODEL).decoder.parameters.flat
     assert saved.tobytes() == evaluated[1].tobytes()
     assert len({parameters.tobytes() for parameters in evaluated}) == 3

@@ -1,4 +1,4 @@
-"""Self-critical training: what a caption is worth, and that its gradient is the reward's."""
+"""Self-critical training: the rewards, and the gradient of the expected reward."""
 
 import itertools
 import math
@@ -8,10 +8,16 @@ import numpy
 import pytest
 
 from minicap.data.batches import pack
-from minicap.model.decoder import caption_loss
+from minicap.model.decoder import Decoder
 from minicap.model.gradient_cases import decoder_case
-from minicap.nn.gradient_check import COMPLEX_STEP_TOLERANCE, check_loss, complex_step, disagreement
-from minicap.training.self_critical import CiderD, Critic, as_ids, runs, sentence_bleu
+from minicap.model.initial import initial_parameters
+from minicap.nn.gradient_check import (
+    COMPLEX_STEP_TOLERANCE,
+    check_loss,
+    complex_step,
+    relative_error,
+)
+from minicap.training.self_critical import CiderD, Critic, as_ids, ngrams, sentence_bleu
 from tests.checks import assert_small
 from tests.tiny import dataset, model, recipe
 
@@ -20,7 +26,7 @@ REFERENCES = [
     ["two men on a red boat", "men fish from a boat"],
     ["a child", "a small child eats a red apple on the grass", "child with an apple", "a child"],
 ]
-WRITTEN = ["a dog runs on the the grass", "a red boat", "two men"]
+GENERATED = ["a dog runs on the the grass", "a red boat", "two men"]
 
 
 def numbered(captions):
@@ -29,30 +35,31 @@ def numbered(captions):
 
 
 def test_cider_is_pycocoevalcap_s():
-    """To 1e-9, for each picture, with as many references as there happen to be."""
+    """To 1e-9, for each image, with different numbers of references."""
     cider = pytest.importorskip("pycocoevalcap.cider.cider", reason="the oracle needs metrics")
     references = dict(enumerate(REFERENCES))
-    _, expected = cider.Cider().compute_score(references, {n: [w] for n, w in enumerate(WRITTEN)})
-    ours = CiderD([numbered(some) for some in REFERENCES])
-    found = [ours(n, ids) for n, ids in enumerate(numbered(WRITTEN))]
+    generated = {n: [text] for n, text in enumerate(GENERATED)}
+    _, expected = cider.Cider().compute_score(references, generated)
+    ours = CiderD([numbered(captions) for captions in REFERENCES])
+    found = [ours(n, ids) for n, ids in enumerate(numbered(GENERATED))]
     numpy.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
     assert min(found) < 0.01 < 1 < max(found)
 
 
-def test_a_caption_that_says_nothing_is_worth_nothing():
-    ours = CiderD([numbered(some) for some in REFERENCES])
+def test_a_caption_without_known_words_scores_zero():
+    ours = CiderD([numbered(captions) for captions in REFERENCES])
     assert ours(0, []) == 0 and ours(1, [10**6]) == 0
 
 
 def test_bleu_by_hand():
-    """ "a dog runs on the the grass" against "a dog runs on the grass": 6 of 7 words, 5 of 6 pairs,
-    3 of 5 runs of three, 2 of 4 runs of four; longer than the reference, so no penalty."""
-    written, reference = numbered([WRITTEN[0], REFERENCES[0][0]])
-    found = sentence_bleu(written, [runs(reference)], [6])
-    parts = [(6, 7), (5, 6), (3, 5), (2, 4)]
-    expected = math.prod((hit + 0.01) / (of + 0.01) for hit, of in parts) ** 0.25
+    """ "a dog runs on the the grass" against "a dog runs on the grass": 6 of 7 words, 5 of 6
+    bigrams, 3 of 5 trigrams, 2 of 4 4-grams; longer than the reference, so no penalty."""
+    generated, reference = numbered([GENERATED[0], REFERENCES[0][0]])
+    found = sentence_bleu(generated, [ngrams(reference)], [6])
+    counts = [(6, 7), (5, 6), (3, 5), (2, 4)]
+    expected = math.prod((correct + 0.01) / (total + 0.01) for correct, total in counts) ** 0.25
     assert found == pytest.approx(expected, rel=1e-12)
-    short = sentence_bleu(reference[:3], [runs(reference)], [6])
+    short = sentence_bleu(reference[:3], [ngrams(reference)], [6])
     assert short == pytest.approx(math.exp(1 - 6 / 3) * (0.01 / 0.01) ** 0.25, rel=1e-12)
 
 
@@ -61,55 +68,59 @@ def test_unknown_words_keep_their_place_and_match_nothing(tmp_path):
     ids = as_ids(data.splits["train"], data.vocabulary, end=True)
     texts = data.splits["train"].captions
     v = data.vocabulary
-    assert [len(some) for some in ids] == [len(some) for some in texts]
-    flat = [number for some in ids for caption in some for number in caption]
-    assert min(flat) < 0 and all(caption[-1] == v.end for some in ids for caption in some)
+    assert [len(captions) for captions in ids] == [len(captions) for captions in texts]
+    flat = [number for captions in ids for caption in captions for number in caption]
+    assert min(flat) < 0 and all(caption[-1] == v.end for captions in ids for caption in captions)
     first = ids[0][0]
     assert first[0] == v.ids["a"] and v.unk not in flat
 
 
 @pytest.mark.gradcheck
 def test_complex_step_of_weighted_words():
-    """caption_loss with a weight, also a negative one, for each caption."""
+    """The loss with a weight, also a negative one, for each caption."""
     rng = numpy.random.default_rng(0)
-    p, batch, masks = decoder_case(rng, steps=20)
+    decoder, batch, masks = decoder_case(rng, steps=20)
     weights = rng.standard_normal(len(batch.features))[batch.captions]
     batch = replace(batch, weights=weights)
-    errors = check_loss(lambda p: caption_loss(p, batch, 3.0, masks), p, rng)
-    assert_small(errors, COMPLEX_STEP_TOLERANCE)
+
+    def loss(parameters):
+        return Decoder(decoder.config, parameters).loss(batch, 3.0, masks)
+
+    assert_small(check_loss(loss, decoder.parameters, rng), COMPLEX_STEP_TOLERANCE)
 
 
-LONGEST = 2  # words, #END# among them
+LONGEST = 2  # words, including #END#
 
 
 def every_caption(v):
-    """All captions of LONGEST ids or less that a model of this vocabulary can draw."""
+    """All captions of at most LONGEST ids that a model of this vocabulary can sample."""
     words = [n for n in range(len(v)) if n not in (v.pad, v.start, v.end)]
-    ended = [[*some, v.end] for n in range(LONGEST) for some in itertools.product(words, repeat=n)]
-    return ended + [list(some) for some in itertools.product(words, repeat=LONGEST)]
+    ended = [[*ids, v.end] for n in range(LONGEST) for ids in itertools.product(words, repeat=n)]
+    return ended + [list(ids) for ids in itertools.product(words, repeat=LONGEST)]
 
 
 @pytest.mark.gradcheck
 def test_the_mean_gradient_is_that_of_the_expected_reward():
-    """Exactly, on a toy: over all pairs of captions that can be drawn, weighed by how likely they
-    are, against the complex step of the expected reward, a sum over all captions."""
+    """Exactly, on a toy: the mean over all pairs of captions that can be sampled, weighted by their
+    probabilities, against the complex step of the expected reward, a sum over all captions."""
     m = model(dtype="float64")
     v, rng = m.vocabulary, numpy.random.default_rng(0)
-    p = dict(m.parameters)
-    p["token_logits"][-1, [v.pad, v.start]] = -1e4  # not drawn, so without any probability
+    p = dict(m.decoder.parameters)
+    p["token_logits"][-1, [v.pad, v.start]] = -1e4  # never sampled, so their probability is 0
     features, captions = rng.standard_normal((1, 8)), every_caption(v)
-    worth = rng.uniform(size=len(captions))
+    rewards = rng.uniform(size=len(captions))
 
     def log_probabilities(p):
-        """Of each caption, by its loss."""
+        """Of each caption, from its loss."""
+        decoder = Decoder(m.decoder.config, p)
         ids = [numpy.array([[v.start, *caption]]) for caption in captions]
-        return [-caption_loss(p, pack(features, i, numpy.array([i.size])), 1)[0] for i in ids]
+        return [-decoder.loss(pack(features, i, numpy.array([i.size])), 1)[0] for i in ids]
 
-    p_each = numpy.exp(log_probabilities(p))
-    assert p_each.sum() == pytest.approx(1, rel=1e-12)
+    probabilities = numpy.exp(log_probabilities(p))
+    assert probabilities.sum() == pytest.approx(1, rel=1e-12)
     gradient = {name: numpy.zeros_like(x) for name, x in p.items()}
     for (a, pa, ra), (b, pb, rb) in itertools.product(
-        zip(captions, p_each, worth, strict=True), repeat=2
+        zip(captions, probabilities, rewards, strict=True), repeat=2
     ):
         ids = numpy.full((2, LONGEST + 1), v.pad)
         ids[:, 0] = v.start
@@ -118,39 +129,54 @@ def test_the_mean_gradient_is_that_of_the_expected_reward():
         advantages = numpy.array([ra - rb, rb - ra])
         batch = pack(features[[0, 0]], ids, lengths, advantages)
         one = {name: numpy.empty_like(x) for name, x in p.items()}
-        caption_loss(p, batch, 2)[1](one)
+        Decoder(m.decoder.config, p).loss(batch, 2)[1](one)
         for name, x in one.items():
             gradient[name] += pa * pb * x
     for name, x in p.items():
         direction = rng.standard_normal(x.shape)
 
         def expected_reward(x, name=name):
-            return numpy.exp(log_probabilities({**p, name: x})) @ worth
+            return numpy.exp(log_probabilities({**p, name: x})) @ rewards
 
         derivative = -float(complex_step(expected_reward, x, direction))
-        assert disagreement(derivative, gradient[name], direction) < 1e-12, name
+        assert relative_error(derivative, gradient[name], direction) < 1e-12, name
 
 
-def test_drawn_captions_become_a_batch(tmp_path):
-    """Each photo's advantages add up to nothing; what was drawn is what is learned."""
+def test_sampled_captions_become_a_batch(tmp_path):
+    """The advantages of each image add up to 0, and the batch has the sampled captions."""
+    wanted = recipe(max_length=5, samples_per_image=3, bleu_reward=0.5)
     data = dataset(tmp_path)
     train, v = data.splits["train"], data.vocabulary
-    m = model()
-    critic = Critic(train, v, max_length=5, samples=3, bleu=0.5)
-    shape = replace(m.sizes, vocabulary=len(v))
-    from minicap.model.initial import initialise
-
-    p = initialise(shape, numpy.random.default_rng(0))
-    photos = numpy.array([2, 0])
-    batch, rewards = critic.batch(p, train.features[photos], photos, numpy.random.default_rng(0))
+    critic = Critic(data, wanted.training)
+    shapes = wanted.decoder.shapes(data.feature_size, len(v))
+    parameters = initial_parameters(wanted.decoder, shapes, numpy.random.default_rng(0))
+    decoder = Decoder(wanted.decoder, parameters)
+    images = numpy.array([2, 0])
+    rng = numpy.random.default_rng(0)
+    batch, rewards = critic.batch(decoder, train.features[images], images, rng)
     assert rewards.shape == (2, 3) and batch.counts["captions"] == 6
     first = batch.weights[:6].astype(float)  # of each caption's first word
-    by_photo = {tuple(f): [] for f in batch.features.tolist()}
+    by_image = {tuple(f): [] for f in batch.features.tolist()}
     for feature, weight in zip(batch.features.tolist(), first, strict=True):
-        by_photo[tuple(feature)].append(weight)
-    for row, photo in enumerate(photos):
-        found = sorted(by_photo[tuple(train.features[photo].tolist())])
+        by_image[tuple(feature)].append(weight)
+    for row, image in enumerate(images):
+        found = sorted(by_image[tuple(train.features[image].tolist())])
         advantages = (rewards[row] - rewards[row].mean()) * 3 / 2
         numpy.testing.assert_allclose(found, sorted(advantages), rtol=0, atol=1e-6)
         assert abs(sum(found)) < 1e-6
-    assert batch.sizes[0] == 6 and len(batch.sizes) <= 4
+    assert batch.batch_sizes[0] == 6 and len(batch.batch_sizes) <= 4
+
+
+def test_unknown_words_do_not_enter_the_vocabulary(tmp_path):
+    data = dataset(tmp_path, recipe(min_count=6))
+    before = dict(data.vocabulary.ids)
+    as_ids(data.splits["train"], data.vocabulary, end=True)
+    assert data.vocabulary.ids == before and len(before) == len(data.vocabulary)
+
+
+def test_the_shorter_of_two_equally_close_lengths_counts():
+    """Five words, references of four and six words in either order: no brevity penalty."""
+    ids = [1, 2, 3, 4, 5]
+    references = [ngrams([1, 2, 3, 4]), ngrams([1, 2, 3, 4, 5, 6])]
+    one, other = (sentence_bleu(ids, references[::step], [4, 6][::step]) for step in (1, -1))
+    assert one == other == pytest.approx(1, abs=1e-9)

@@ -1,4 +1,4 @@
-"""What all commands share: how they end."""
+"""What all commands share: parsing options, and how they end."""
 
 import os
 import subprocess
@@ -8,16 +8,89 @@ from pathlib import Path
 import numpy
 import pytest
 
-from minicap.utils import command_line as commands
+from minicap import caption, encode, evaluate, train
+from minicap.training.options import RunOptions
+from minicap.utils import command_line
 from minicap.utils.errors import UnusableImage, UserError, plain
+from minicap.utils.renamed import RENAMED, option
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    train: RunOptions,
+    caption: caption.Options,
+    evaluate: evaluate.Options,
+    encode: encode.Options,
+}
+OLD_NAMES = [
+    (command, old, new)
+    for command, options in COMMANDS.items()
+    for old, new in RENAMED.items()
+    if new in command_line.option_names(options)
+]
+
+
+def test_every_renamed_option_is_an_option_of_a_command():
+    assert {old for _, old, _ in OLD_NAMES} == RENAMED.keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        pytest.param(*case, id=f"{case[0].__name__.removeprefix('minicap.')} {option(case[1])}")
+        for case in OLD_NAMES
+        if case[1] not in command_line.option_names(COMMANDS[case[0]])
+    ],
+)
+def test_an_old_option_name_ends_with_the_new_one(command, old, new, capsys):
+    """In one line, however the option is written."""
+    dashed = option(old)
+    for words in (
+        [dashed, "1"],
+        [f"{dashed}=1"],
+        [f"--{old}", "1"],
+        [f"--no-{dashed.removeprefix('--')}"],
+    ):
+        status, errors = ends(lambda words=words: command.main(words), capsys)
+        assert (status, errors) == (1, f"error: {dashed} is now called {option(new)}\n")
+
+
+def test_an_old_name_that_is_still_an_option_is_parsed():
+    """--temperature of generation is not --temperature of training, which was renamed."""
+    assert caption.parse(["a.jpg", "--model=m", "--temperature=0.5"]).generation.temperature == 0.5
+
+
+def test_unknown_options_and_wrong_values_are_refused(capsys):
+    for words in ["--nonsense=1"], ["--beam-size=many"], ["--nonsense"]:
+        with pytest.raises(SystemExit) as caught:
+            caption.main(["a.jpg", *words])
+        assert caught.value.code == 2
+        assert "minicap caption --help" in capsys.readouterr().err
+
+
+def test_help_names_the_command_and_every_option(capsys):
+    for command, options in COMMANDS.items():
+        with pytest.raises(SystemExit) as caught:
+            command.main(["--help"])
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        assert f"usage: minicap {command.__name__.removeprefix('minicap.')} " in text
+        positional = {"photos"} if command in (caption, encode) else {"old_model"}
+        for name in command_line.option_names(options) - positional:
+            assert option(name) in text
+
+
+def test_cpu_count_follows_the_environment(monkeypatch):
+    monkeypatch.setenv("PYTHON_CPU_COUNT", "3")
+    assert command_line.cpu_count() == 3
+    for value in "default", "0", "":
+        monkeypatch.setenv("PYTHON_CPU_COUNT", value)
+        assert command_line.cpu_count() >= 1
 
 
 def ends(command, capsys):
     """Exit status and stderr of a command."""
     with pytest.raises(SystemExit) as caught:
-        commands.run(command)
+        command_line.run(command)
     return caught.value.code, capsys.readouterr().err
 
 
@@ -39,7 +112,7 @@ def test_a_user_s_error_is_one_line(error, capsys):
 
 
 def test_control_characters_are_escapes(capsys):
-    """A terminal would obey them, and a name with a line end would be two lines."""
+    """They would steer a terminal, and a line end in a name would make two lines."""
     assert plain("a\tb\nc\x1b[31m\x7fé 犬") == r"a\tb\nc\x1b[31m\x7fé 犬"
     assert ends(raising(UserError("a\x1b[31m")), capsys) == (1, "error: a\\x1b[31m\n")
 
@@ -58,8 +131,8 @@ def test_ctrl_c_shows_no_traceback(capsys):
 
 
 def test_output_that_cannot_be_written_is_one_line():
-    """No traceback, neither of the command nor of Python's own last try."""
-    code = "from minicap import commands; commands.run(lambda: print('x' * 9))"
+    """No traceback, neither from the command nor from Python at exit."""
+    code = "from minicap.utils import command_line as c; c.run(lambda: print('x' * 9))"
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
@@ -70,13 +143,13 @@ def test_output_that_cannot_be_written_is_one_line():
     )
 
 
-def test_a_fork_that_fails_is_not_blamed_on_the_output():
-    """Nor is what was printed lost."""
+def test_a_fork_that_fails_is_not_an_output_error():
+    """And what was printed before is not lost."""
     code = (
-        "import errno, os\nfrom minicap import commands\n"
+        "import errno, os\nfrom minicap.utils import command_line\n"
         "def fork():\n    print('so far')\n"
         "    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))\n"
-        "commands.run(fork)"
+        "command_line.run(fork)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "so far\n")
@@ -85,13 +158,13 @@ def test_a_fork_that_fails_is_not_blamed_on_the_output():
 
 def test_a_file_that_cannot_be_read_is_named(capsys, tmp_path):
     with pytest.raises(SystemExit) as caught:
-        commands.run((tmp_path / "none").read_text)
+        command_line.run((tmp_path / "none").read_text)
     assert caught.value.code == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
 
 
 def test_ctrl_c_while_a_command_is_imported_is_one_word(tmp_path):
-    """NumPy, which every command imports, is slow to load here, and interrupted."""
+    """NumPy, which every command imports, is interrupted here."""
     (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run(
@@ -100,6 +173,6 @@ def test_ctrl_c_while_a_command_is_imported_is_one_word(tmp_path):
     assert done.stderr == "interrupted\n" and done.returncode != 0
 
 
-def test_a_bug_does_show_one():
+def test_a_bug_shows_a_traceback():
     with pytest.raises(ZeroDivisionError):
-        commands.run(lambda: 1 // 0)
+        command_line.run(lambda: 1 // 0)

@@ -1,4 +1,4 @@
-"""Files that are never half-written."""
+"""Atomic writes, lock files, and reading of text files."""
 
 import gzip
 import json
@@ -8,8 +8,10 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from minicap.utils.errors import UserError
 from minicap.utils.files import exclusive, read_lines, read_text, replacing, write_text
@@ -21,7 +23,7 @@ def test_a_new_file_and_its_folder(tmp_path):
     assert path.read_bytes() == b"\xc3\xa9\n" and list(path.parent.iterdir()) == [path]
 
 
-def test_others_may_read_it_as_the_umask_says(tmp_path):
+def test_permissions_follow_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "x", "")
@@ -30,7 +32,7 @@ def test_others_may_read_it_as_the_umask_says(tmp_path):
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
 
 
-def test_links_permissions_and_what_is_no_file_stay(tmp_path):
+def test_links_permissions_and_special_files_are_kept(tmp_path):
     path, link = tmp_path / "x", tmp_path / "link"
     write_text(path, "old")
     path.chmod(0o600)
@@ -40,7 +42,7 @@ def test_links_permissions_and_what_is_no_file_stay(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     os.mkfifo(tmp_path / "pipe")
     for other in tmp_path / "pipe", tmp_path:
-        with pytest.raises(UserError, match="this is no ordinary file"):
+        with pytest.raises(UserError, match="this is not a regular file"):
             write_text(other, "")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(UserError, match="cannot write"):
@@ -48,7 +50,7 @@ def test_links_permissions_and_what_is_no_file_stay(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-def test_what_utf_8_cannot_hold_is_written_as_json_has_it(tmp_path):
+def test_lone_surrogates_are_written_as_escapes(tmp_path):
     write_text(tmp_path / "x", json.dumps({"a": "\udce9é"}, ensure_ascii=False))
     assert json.loads((tmp_path / "x").read_bytes()) == {"a": "\udce9é"}
 
@@ -74,7 +76,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
 
 
 @pytest.mark.parametrize("function", ["Path.touch", "os.fsync", "os.replace"])
-def test_whatever_call_fails_the_old_file_stays(tmp_path, monkeypatch, function):
+def test_the_old_file_stays_if_any_call_fails(tmp_path, monkeypatch, function):
     path = tmp_path / "x"
     write_text(path, "old")
 
@@ -82,7 +84,7 @@ def test_whatever_call_fails_the_old_file_stays(tmp_path, monkeypatch, function)
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(f"pathlib.{function}" if "Path" in function else function, fail)
-    with pytest.raises(UserError, match="x: Input/output error; nothing that was there is lost"):
+    with pytest.raises(UserError, match="x: Input/output error; no existing file was changed"):
         write_text(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
@@ -96,7 +98,7 @@ def test_it_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     assert calls == ["fsync", "replace"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created(tmp_path):
     write_text(tmp_path / "file", "")
     with pytest.raises(UserError, match="cannot write") as caught:
         write_text(tmp_path / "file/x", "new")
@@ -104,16 +106,16 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_killed_while_writing_leaves_the_old_file(tmp_path):
-    """kill -9 in the middle of the block: no clean-up runs, and the old file is as it was."""
+    """kill -9 in the middle of the block: no clean-up runs, and the old file is unchanged."""
     path = tmp_path / "x"
     write_text(path, "old")
     code = (
         "import sys, time; from pathlib import Path; from minicap.utils.files import replacing\n"
         "with replacing(Path(sys.argv[1])) as temporary:\n"
-        "    temporary.write_text('new, half'); print('there', flush=True); time.sleep(60)"
+        "    temporary.write_text('new, half'); print('ready', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
-    assert child.stdout.readline() == b"there\n"
+    assert child.stdout.readline() == b"ready\n"
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
@@ -122,7 +124,7 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path):
     assert path.read_text() == "new"
 
 
-def test_what_is_wrong_is_said_with_the_line(tmp_path):
+def test_errors_name_the_line(tmp_path):
     (tmp_path / "x").write_bytes(b"\n\na \xff\n")
     with pytest.raises(UserError, match="x, line 3: the list must be UTF-8 text"):
         read_text(tmp_path / "x", "list")
@@ -130,19 +132,19 @@ def test_what_is_wrong_is_said_with_the_line(tmp_path):
         read_text(tmp_path / "y", "list")
 
 
-def test_lines_end_where_files_end_them(tmp_path):
+def test_line_ends_of_every_system(tmp_path):
     (tmp_path / "x").write_bytes("a\r\nb\rc\nd\u2028\x0ce".encode())
     assert read_lines(tmp_path / "x", "list") == ["a", "b", "c", "d\u2028\x0ce"]
 
 
 def test_no_other_thread_writes_with_open_permissions(tmp_path, monkeypatch):
-    """To ask for the umask is to set it, for the whole process, for a moment: it is never asked."""
+    """To read the umask is to set it for the whole process, for a moment: it is never read."""
     monkeypatch.setattr(os, "umask", None)
     write_text(tmp_path / "x", "new")
     assert (tmp_path / "x").read_text() == "new"
 
 
-def test_a_compressed_text_comes_back(tmp_path):
+def test_a_compressed_text_is_restored(tmp_path):
     write_text(tmp_path / "x.gz", "a\nä\n")
     assert (tmp_path / "x.gz").read_bytes()[:2] == b"\x1f\x8b"
     assert read_lines(tmp_path / "x.gz", "text") == ["a", "ä", ""]
@@ -159,7 +161,7 @@ def test_a_broken_gzip_file_is_one_line(tmp_path, content):
     write_text(path, "word " * 1000)
     path.write_bytes(path.read_bytes()[:-9] if content == "cut" else content)
     if content == b"":
-        assert read_text(path, "text") == ""  # as gzip has it
+        assert read_text(path, "text") == ""  # as in gzip
         return
     with pytest.raises(UserError, match="x.gz: damaged, or not a gzip file"):
         read_text(path, "text")
@@ -172,33 +174,60 @@ def test_a_gzip_bomb_is_refused(tmp_path, monkeypatch):
         read_text(tmp_path / "x.gz", "text")
 
 
-def hold(path, held, release):
+def hold(path, locked, release):
     with exclusive(path, "taken"):
-        held.set()
+        locked.set()
         release.wait(30)
 
 
 def test_a_lock_keeps_a_second_process_out_and_leaves_nothing(tmp_path):
-    """Held by another process: one line. Afterwards, or once it is killed, free again."""
+    """One line while another process holds it; free after that process ends or is killed."""
     path = tmp_path / "new" / ".lock"
     context = multiprocessing.get_context("spawn")
     for killed in False, True:
-        held, release = context.Event(), context.Event()
-        other = context.Process(target=hold, args=(path, held, release))
+        locked, release = context.Event(), context.Event()
+        other = context.Process(target=hold, args=(path, locked, release))
         other.start()
-        assert held.wait(30)
+        assert locked.wait(30)
         with pytest.raises(UserError, match="^taken$"), exclusive(path, "taken"):
             raise AssertionError
         if killed:
             other.kill()
-        release.set()
+        else:  # set() would wait forever for a process that was killed while it waited
+            release.set()
         other.join()
         with exclusive(path, "taken"):
             assert path.exists()
         assert not path.exists()
 
 
-def test_a_lock_in_a_folder_that_cannot_be_is_one_line(tmp_path):
+def test_a_lock_in_an_impossible_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"), exclusive(tmp_path / "file/x", "taken"):
         pass
+
+
+def test_a_lock_is_free_again_after_an_error_in_its_block(tmp_path):
+    path = tmp_path / ".lock"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), exclusive(path, "taken"):
+            raise ZeroDivisionError
+        assert not path.exists()
+
+
+def test_a_lock_file_is_removed_while_it_is_locked(tmp_path, monkeypatch):
+    """If it was released first, a second process could lock it, lose its file to the removal, and
+    a third process could lock a new file at the same path."""
+    path, real, removed = tmp_path / ".lock", Path.unlink, []
+
+    def unlink(self):
+        with pytest.raises(Timeout):
+            FileLock(self, timeout=0).acquire()
+        removed.append(self)
+        real(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with exclusive(path, "taken"):
+            pass
+    assert removed == [path] and not path.exists()

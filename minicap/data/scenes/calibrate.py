@@ -1,9 +1,9 @@
 """Batch-norm statistics for the seeded weights: `python -m minicap.data.scenes.calibrate`.
 
-A random network of 94 layers dies or explodes unless each layer's output is brought back to zero
-mean and unit variance. That is what batch normalisation does, with statistics that training would
-have gathered; here they are measured on drawings, layer by layer, in plain NumPy (which also makes
-this file a second, independent implementation of the network: tests compare it with ONNX Runtime).
+The activations of a random network of 94 layers vanish or explode unless each layer's output is
+normalised. Batch normalisation does that with statistics gathered during training. Here they are
+measured on drawn scenes, layer by layer, in plain NumPy. This is also a second, independent
+implementation of the network, which tests compare with ONNX Runtime.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from minicap.encoder.weights import STATISTICS, LayerWeights, seeded_beta, seede
 
 
 def drawings(count: int = 32, seed: int = 1) -> np.ndarray:
-    """Random scenes, none of them from the shipped data set: uint8 (count, 299, 299, 3)."""
+    """Draw random scenes, none from the shipped data set: (count, 299, 299, 3) uint8."""
     from minicap.data.scenes.drawing import paint
     from minicap.data.scenes.scene import random_scene
 
@@ -25,9 +25,16 @@ def drawings(count: int = 32, seed: int = 1) -> np.ndarray:
 
 
 def convolve(x: np.ndarray, kernel: np.ndarray, stride: int, padding: str) -> np.ndarray:
-    """x (n, h, w, channels), kernel (filters, channels, kh, kw) -> (n, h', w', filters).
+    """Convolve images as a sum of matrix products, one per kernel position.
 
-    One matrix product per kernel position, summed.
+    Args:
+        x: (n, h, w, channels).
+        kernel: (filters, channels, kh, kw).
+        stride: in both directions.
+        padding: "same" or "valid".
+
+    Returns:
+        (n, h', w', filters).
     """
     kh, kw = kernel.shape[2:]
     if padding == "same":
@@ -37,12 +44,12 @@ def convolve(x: np.ndarray, kernel: np.ndarray, stride: int, padding: str) -> np
     y = np.zeros((len(x) * height * width, len(kernel)), x.dtype)
     for i, j in np.ndindex(kh, kw):
         window = x[:, i : i + stride * height : stride, j : j + stride * width : stride]
-        y += window.reshape(len(y), -1) @ kernel[:, :, i, j].T  # one large product is quicker
+        y += window.reshape(len(y), -1) @ kernel[:, :, i, j].T  # one large product is faster
     return y.reshape(len(x), height, width, -1)
 
 
 def pool3x3(x: np.ndarray, pool: Pool) -> np.ndarray:
-    """3x3 pooling of (n, h, w, channels); an average counts only pixels that are there."""
+    """Pool 3x3 windows of x (n, h, w, channels); averages leave out padding."""
     empty = 0 if pool.kind == "average" else -np.inf
     if pool.padding == "same":
         x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=empty)
@@ -60,10 +67,16 @@ def forward(
     kernels: Iterable[np.ndarray],
     statistics: Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> np.ndarray:
-    """Images uint8 (n, 299, 299, 3) through the network -> features (n, 2048), float32.
+    """Compute the features of images.
 
-    `kernels` are the 94 of `layers()`; `statistics(index, y)` gets a convolution's bare output
-    y (n, h, w, filters) and returns beta, mean and variance (filters,) for its batch norm.
+    Args:
+        images: (n, 299, 299, 3) uint8.
+        kernels: of the 94 convolutions, in the order of `layers`.
+        statistics: called with the index and output y (n, h, w, filters) of each convolution;
+            returns beta, mean and variance, (filters,) each, of its batch normalisation.
+
+    Returns:
+        (n, 2048) float32.
     """
     numbered = enumerate(kernels)
 
@@ -81,13 +94,21 @@ def forward(
         x,
         conv,
         pool=lambda name, p, x: pool3x3(x, p),
-        concat=lambda name, ways: np.concatenate(ways, axis=3),
+        concat=lambda name, branches: np.concatenate(branches, axis=3),
     )
     return x.mean((1, 2))
 
 
 def calibrate(images: np.ndarray, seed: int = 0) -> list[LayerWeights]:
-    """Measure the batch-norm statistics of the seeded weights on images uint8 (n, 299, 299, 3)."""
+    """Measure the batch-norm statistics of the seeded weights.
+
+    Args:
+        images: (n, 299, 299, 3) uint8.
+        seed: of the weights.
+
+    Returns:
+        Kernel, beta, mean and variance of each layer.
+    """
     found: list[LayerWeights] = []
 
     def measure(index: int, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,7 +127,7 @@ def calibrate(images: np.ndarray, seed: int = 0) -> list[LayerWeights]:
 
 
 def main() -> None:
-    """Calibrate seed 0, write the statistics that are shipped, and say the new encoder's id."""
+    """Calibrate seed 0, save the shipped statistics and print the new encoder id."""
     from safetensors.numpy import save_file
 
     found = calibrate(drawings())
@@ -122,7 +143,7 @@ def main() -> None:
 
     model = build(seeded_weights())
     about = {entry.key: entry.value for entry in model.metadata_props}
-    print(f"{STATISTICS}: written; set SEEDED_ENCODER_ID to {about['encoder_id']}")
+    print(f"{STATISTICS}: saved; set SEEDED_ENCODER_ID to {about['encoder_id']}")
 
 
 if __name__ == "__main__":

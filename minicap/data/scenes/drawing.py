@@ -1,14 +1,14 @@
-"""Painting a scene with Pillow: 299 x 299 RGB, the same from the same scene.
+"""Paint a scene with Pillow: 299 x 299 RGB, always the same for the same scene.
 
-Things are kept as tables of shapes in a tiny notation, one shape a line:
+Objects are tables of shapes in a small notation, one shape per line:
 
     tool  fill  numbers            ellipse  centre-x centre-y radius-x radius-y
                                    pie      centre-x centre-y radius-x radius-y from to (degrees)
                                    poly     x y x y x y ...
                                    line     width x y x y ...
 
-in units of the thing's size: x to the right from its middle, y up from where it stands. A fill is
-a name from INKS, or body and dark: the subject's colour and a darker shade. Everything is painted
+in units of the object's size: x to the right from its centre, y up from the ground. A fill is a
+name from INKS, or body or dark: the subject's colour and a darker shade. Everything is painted
 three times as large and then reduced, which smooths the edges.
 """
 
@@ -22,7 +22,7 @@ from minicap.data.scenes.scene import SPLIT_SIZES, Scene, sample_splits
 from minicap.utils.files import save_png
 
 SIDE = 299
-FINE = 3  # painted this many times as large
+SCALE = 3  # images are painted this many times as large
 Colour = tuple[int, int, int]
 
 # The subject's colours: body and dark.
@@ -267,7 +267,7 @@ COMPANIONS = {
     """,
 }
 
-# Each sky: its colours from the top to the horizon, and the light it throws on the ground.
+# Each sky: its colours from the top to the horizon, and the light on the ground (RGB factors).
 SKIES = {
     "sunny": (("#3f9fe8", "#bfe6fb"), (1.0, 1.0, 1.0)),
     "cloudy": (("#9aa5b1", "#d5dade"), (0.88, 0.9, 0.92)),
@@ -287,11 +287,11 @@ GROUNDS = {
 }
 RAINBOW = ("#e8423f", "#f59332", "#f7dc3f", "#4fb45a", "#3f78d8", "#8a4fc0")
 
-HORIZON = 0.56  # heights are shares of the picture, from the top
+HORIZON = 0.56  # heights are fractions of the image, from the top
 SUBJECT_SIZE = {"small": 0.28, "big": 0.40}
 EDGE = 0.009  # width of an outline
 RIM = 0.012  # width of the white rim around a subject
-PLACES = {  # of the subject's things, from the middle of the group
+PLACES = {  # of the subject's objects, relative to the centre of the group
     1: ((0, 0),),
     2: ((-0.2, 0), (0.2, 0)),
     3: ((0, -0.17), (-0.2, 0), (0.2, 0)),
@@ -300,14 +300,21 @@ COMPANION_SIZE = 0.42
 
 
 def paint_images(folder: Path, split: str, count: int, seed: int) -> None:
-    """Write the first `count` images of a split of the data set with this seed, as PNG."""
+    """Save images of a data set as PNG.
+
+    Args:
+        folder: where to save them.
+        split: "train", "dev" or "test".
+        count: save the first `count` images of the split.
+        seed: of the data set.
+    """
     scenes = sample_splits(seed, SPLIT_SIZES)[split]
     for name in list(scenes)[:count]:
         save_png(paint(scenes[name]), folder / name)
 
 
 def paint(scene: Scene) -> Image.Image:
-    """The scene as a 299 x 299 RGB picture; the same scene gives the same picture."""
+    """Paint a scene as a 299 x 299 RGB image."""
     rng = np.random.RandomState(scene.seed)
     image = _stage(scene.ground, scene.sky).copy()
     brush = Brush(image)
@@ -318,11 +325,12 @@ def paint(scene: Scene) -> Image.Image:
 
 @cache
 def _stage(ground: str, sky: str) -> Image.Image:
-    """Ground and sky, painted once. Stages do not vary: what a random network makes of a moved
-    cloud is as large as what it makes of another small thing, and would drown it.
+    """Ground and sky, painted once and the same in every image.
+
+    A moved cloud would change the features of a random network as much as a small object does.
     """
     rng = np.random.RandomState(0)
-    image = Image.new("RGB", (SIDE * FINE, SIDE * FINE))
+    image = Image.new("RGB", (SIDE * SCALE, SIDE * SCALE))
     brush = Brush(image)
     colours, light = SKIES[sky]
     brush.gradient(0, HORIZON, colours)
@@ -336,53 +344,71 @@ def _stage(ground: str, sky: str) -> Image.Image:
 
 
 class Brush:
-    """Paints on a picture in shares of its side: x from the left, y from the top, both 0 .. 1."""
+    """Paints on an image in fractions of its side: x from the left, y from the top, both 0..1.
+
+    Attributes:
+        canvas: Pillow's drawing interface of the image.
+        side: of the image, in pixels.
+        light: RGB factors applied to all colours.
+    """
 
     def __init__(self, image: Image.Image) -> None:
-        self.paper = ImageDraw.Draw(image)
+        self.canvas = ImageDraw.Draw(image)
         self.side = image.width
         self.light: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def colour(self, code: str) -> Colour:
-        """The colour "#rrggbb" in the present light."""
+        """Convert "#rrggbb" to RGB under the current light."""
         red, green, blue = (
             round(int(code[i : i + 2], 16) * light) for i, light in zip((1, 3, 5), self.light)
         )
         return red, green, blue
 
     def ellipse(self, code: str, x: float, y: float, rx: float, ry: float, outline="") -> None:
-        self.paper.ellipse(self._box(x, y, rx, ry), self.colour(code), *self._edge(outline))
+        """Paint an ellipse with centre (x, y) and radii rx and ry."""
+        self.canvas.ellipse(self._box(x, y, rx, ry), self.colour(code), *self._edge(outline))
 
-    def pie(self, code: str, x, y, rx, ry, start, end, outline="") -> None:
-        self.paper.chord(
+    def pie(self, code: str, x, y, *shape: float, outline="") -> None:
+        """Paint the part of an ellipse between two angles in degrees, cut off by a chord: radii rx
+        and ry, start, end."""
+        rx, ry, start, end = shape
+        self.canvas.chord(
             self._box(x, y, rx, ry), start, end, self.colour(code), *self._edge(outline)
         )
 
     def poly(self, code: str, *numbers: float, outline="") -> None:
-        self.paper.polygon(self._points(numbers), self.colour(code), *self._edge(outline))
+        """Paint a polygon with the corners x, y, x, y, ..."""
+        self.canvas.polygon(self._points(numbers), self.colour(code), *self._edge(outline))
 
     def line(self, code: str, width: float, *numbers: float) -> None:
+        """Paint a line with round ends through the points x, y, x, y, ..."""
         thick = max(1, round(width * self.side))
         points = self._points(numbers)
-        self.paper.line(points, self.colour(code), thick, joint="curve")
+        self.canvas.line(points, self.colour(code), thick, joint="curve")
         for x, y in points:  # round ends
             r = thick / 2
-            self.paper.ellipse((x - r, y - r, x + r, y + r), self.colour(code))
+            self.canvas.ellipse((x - r, y - r, x + r, y + r), self.colour(code))
 
     def gradient(self, top: float, bottom: float, codes: tuple[str, ...]) -> None:
-        """Bands from y = top to y = bottom that blend from each colour to the next."""
+        """Blend from each colour to the next between y = top and y = bottom."""
         colours = np.array([self.colour(code) for code in codes])
         rows = np.arange(round(top * self.side), round(bottom * self.side))
         at = np.linspace(0, len(codes) - 1, len(rows))
         blend = [np.interp(at, np.arange(len(codes)), channel) for channel in colours.T]
         for y, colour in zip(rows, np.rint(blend).astype(int).T):
-            self.paper.line((0, int(y), self.side, int(y)), tuple(colour.tolist()))
+            self.canvas.line((0, int(y), self.side, int(y)), tuple(colour.tolist()))
 
-    def thing(self, table: str, x: float, y: float, size: float, flip=False, body=()) -> None:
-        """Paint a table of shapes, standing at (x, y).
+    def object(self, table: str, x: float, y: float, size: float, flip=False, body=()) -> None:
+        """Paint an object.
 
-        body: the colours body and dark of a subject, which is painted like a sticker: outlined in
-        ink, on a white rim. Both are the same for every colour, which keeps shape and colour apart.
+        Args:
+            table: its shapes, in the notation above.
+            x, y: the point it stands on.
+            size: the unit of the table's numbers.
+            flip: mirror it.
+            body: the colours body and dark of a subject. A subject looks like a sticker: outlined
+                in ink, with a white rim. Both are the same for every colour, so that its shape and
+                colour are independent.
         """
         inks = INKS | dict(zip(("body", "dark"), body))
         shapes = [_placed(row, x, y, size, flip) for row in table.strip().splitlines()]
@@ -394,7 +420,7 @@ class Brush:
             getattr(self, tool)(inks[fill], *numbers, **outline)
 
     def rim(self, tool: str, *numbers: float) -> None:
-        """Paint what stands out of a shape by RIM on all sides."""
+        """Paint a shape in white, larger by RIM on all sides."""
         white = INKS["snow"]
         if tool == "line":
             self.line(white, numbers[0] + 2 * RIM, *numbers[1:])
@@ -415,12 +441,12 @@ class Brush:
 
 
 def _placed(row: str, x, y, size, flip) -> tuple[str, str, list[float]]:
-    """A row of a table in the picture's coordinates: the tool, its fill and its numbers."""
+    """A row of a table in image coordinates: the tool, its fill and its numbers."""
     tool, fill, *rest = row.split()
     numbers = [float(n) for n in rest]
     side = -size if flip else size
 
-    def points(numbers):  # a thing's own coordinates: x to the right, y up
+    def points(numbers):  # from the object's coordinates: x to the right, y up
         return [x + n * side if i % 2 == 0 else y - n * size for i, n in enumerate(numbers)]
 
     if tool == "line":
@@ -435,7 +461,7 @@ def _placed(row: str, x, y, size, flip) -> tuple[str, str, list[float]]:
 
 
 def _spread(rng, number: int, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-    """Places from low to high, one at random in each of `number` equal steps."""
+    """Random positions from low to high, one in each of `number` equal intervals."""
     return low + (np.arange(number) + rng.uniform(0.2, 0.8, number)) * (high - low) / number
 
 
@@ -501,7 +527,7 @@ def _rain(brush: Brush, rng) -> None:
 
 
 def _scatter(rng, columns: int, rows: int, top: float) -> list[tuple[float, float]]:
-    """One place (x, y) in each cell of a grid that covers the ground from y = top down."""
+    """Random positions (x, y), one in each cell of a grid that covers the ground below y = top."""
     return [
         ((c + rng.uniform(0, 1)) / columns, top + (r + rng.uniform(0, 1)) * (1 - top) / rows)
         for r in range(rows)
@@ -595,11 +621,11 @@ _PAINT_GROUND = {
     "sea": _sea,
 }
 
-# ---- things ------------------------------------------------------------------------------------
+# ---- objects -----------------------------------------------------------------------------------
 
 
 def _paint_companion(brush: Brush, scene: Scene, rng) -> float:
-    """Paints the companion, if any; returns the middle (x) of the place left for the subject."""
+    """Paint the companion, if any, and return the x of the subject's centre."""
     if scene.companion == "none":
         return rng.uniform(0.45, 0.55)
     shift = rng.uniform(-0.02, 0.02)
@@ -612,7 +638,7 @@ def _paint_companion(brush: Brush, scene: Scene, rng) -> float:
     y = HORIZON + (0.22 if scene.relation == "above" else 0.14)
     if scene.ground == "sea":
         brush.ellipse(INKS["sand"], x + shift, y + 0.01, 0.26, 0.045)
-    brush.thing(COMPANIONS[scene.companion], x + shift, y, COMPANION_SIZE, rng.randint(2) == 1)
+    brush.object(COMPANIONS[scene.companion], x + shift, y, COMPANION_SIZE, rng.randint(2) == 1)
     return middle + shift
 
 
@@ -626,4 +652,4 @@ def _paint_subject(brush: Brush, scene: Scene, middle: float, rng) -> None:
     for dx, dy in PLACES[scene.count]:
         x = middle + dx + rng.uniform(-0.01, 0.01)
         y_here = y - 0.7 * dy if scene.home == "air" else y + dy
-        brush.thing(SUBJECTS[scene.kind], x, y_here, size, flip, COLOURS[scene.colour])
+        brush.object(SUBJECTS[scene.kind], x, y_here, size, flip, COLOURS[scene.colour])

@@ -1,14 +1,19 @@
-"""One grammar, used in both directions: it writes captions, and it judges whether one is true.
+"""One grammar that generates captions of scenes and verifies whether a caption is true.
 
-GRAMMAR is read like this. `name = a | b | c` is a rule with its alternatives, <name> is a rule
-used, [x] may be left out, and {attribute=value,value} is a claim: what was said holds only if the
-scene's attribute has one of those values. `stands~stand` is a singular and a plural: it claims
-count=1 or count=2,3. So agreement needs no rule of its own ("two dogs sits" claims two counts at
-once, and is true of nothing), nor does sense ("a car flies" claims that a car is at home in the
-air). `a` stands for "a" or "an", as the next word wants it.
+The notation of GRAMMAR:
 
-GenerationConfig expands <caption> at random, along claims that hold. Judging parses the words by recursive
-descent and compares the claims of what was parsed with the scene.
+- `name = a | b | c` is a rule with its alternatives, and <name> refers to a rule.
+- [x] is optional.
+- {attribute=value,value} is a claim: the caption is true only if the scene's attribute has one of
+  these values.
+- `stands~stand` is a singular and a plural, with the claims count=1 and count=2,3.
+- `a` is "a" or "an", depending on the next word.
+
+Claims also make sure that captions are grammatical and sensible. "two dogs sits" claims two
+different counts, and "a car flies" claims that a car's home is the air: both are always false.
+
+Generation expands <caption> at random and uses only alternatives whose claims are true. Verification
+parses a caption by recursive descent and compares its claims with the scene.
 """
 
 import re
@@ -23,7 +28,7 @@ from minicap.data.scenes.scene import ATTRIBUTES, Scene
 from minicap.data.vocabulary import tokenise
 
 MAX_WORDS = 18
-MIN_FACTS = 4  # the kind and its number, and at least two facts more
+MIN_FACTS = 4  # the kind, the count and at least two more
 
 GRAMMAR = """
 caption  = <subject> <does> <details>
@@ -144,13 +149,14 @@ Claims = tuple[tuple[str, frozenset[str]], ...]  # (attribute, the values it may
 
 
 class Alternative(NamedTuple):
-    """One right-hand side: its claims, and its words and rules in order, as (is a rule?, text)."""
+    """One right-hand side of a rule: its claims, and its symbols as (is it a rule?, text)."""
 
     claims: Claims
     symbols: tuple[tuple[bool, str], ...]
 
 
 def _read_grammar(text: str) -> dict[str, list[Alternative]]:
+    """Rule -> its alternatives."""
     rules = {}
     for rule in re.split(r"\n(?=\w)", text.strip()):
         name, body = rule.split("=", 1)
@@ -160,7 +166,7 @@ def _read_grammar(text: str) -> dict[str, list[Alternative]]:
 
 
 def _variants(text: str) -> list[str]:
-    """Every reading of "[x]" (with and without) and of "one~many" (all the first, all the second)."""
+    """Expand "[x]" (with and without it) and "one~many" (all singular, all plural)."""
     if "[" in text:
         head, rest = text.split("[", 1)
         optional, tail = rest.split("]", 1)
@@ -172,6 +178,7 @@ def _variants(text: str) -> list[str]:
 
 
 def _alternative(text: str) -> Alternative:
+    """Parse an alternative without "[" and "~"."""
     claims, symbols = [], []
     for braces, rule, word in re.findall(r"\{(.*?)\}|<(\w+)>|(\w+)", text):
         for claim in braces.split():
@@ -186,25 +193,32 @@ RULES = _read_grammar(GRAMMAR)
 
 
 def _article(following: str) -> str:
+    """The indefinite article before a word."""
     return "an" if following[0] in "aeiou" else "a"
 
 
-# ---- writing -----------------------------------------------------------------------------------
+# ---- generation --------------------------------------------------------------------------------
 
 
-def write_captions(scene: Scene, rng: np.random.RandomState, n: int = 5) -> list[str]:
-    """n different true captions, each built differently where the scene has as many ways to say it.
+def generate_captions(scene: Scene, rng: np.random.RandomState, n: int = 5) -> list[str]:
+    """Generate different true captions of a scene.
 
-    None has more than MAX_WORDS words or fewer than MIN_FACTS facts.
+    They use different alternatives of <caption> as far as possible. Each has at most MAX_WORDS
+    words and states at least MIN_FACTS facts.
+
+    Args:
+        scene: the scene.
+        rng: source of random numbers.
+        n: number of captions.
     """
     truth = _truth(scene)
     captions: list[str] = []
     while len(captions) < n:
         for i in rng.permutation(len(RULES["caption"])):
-            written = _write(RULES["caption"][i], truth, rng)
-            if written is None or len(captions) == n:
+            expansion = _expand(RULES["caption"][i], truth, rng)
+            if expansion is None or len(captions) == n:
                 continue
-            words, claims = written
+            words, claims = expansion
             if len(words) <= MAX_WORDS and len(_stated(claims)) >= MIN_FACTS:
                 following = zip(words, words[1:] + ["."])
                 text = " ".join(
@@ -216,11 +230,14 @@ def write_captions(scene: Scene, rng: np.random.RandomState, n: int = 5) -> list
 
 
 def _truth(scene: Scene) -> dict[str, str]:
+    """The scene's attributes and home as strings."""
     return {name: str(getattr(scene, name)) for name in (*ATTRIBUTES, "home")}
 
 
-def _write(alternative: Alternative, truth: dict[str, str], rng) -> tuple[list[str], Claims] | None:
-    """Words for an alternative and what they claim, all of it true; None where there are none."""
+def _expand(
+    alternative: Alternative, truth: dict[str, str], rng
+) -> tuple[list[str], Claims] | None:
+    """A random expansion whose claims are all true, and these claims; None if there is none."""
     claims = alternative.claims
     if any(truth[attribute] not in values for attribute, values in claims):
         return None
@@ -230,21 +247,27 @@ def _write(alternative: Alternative, truth: dict[str, str], rng) -> tuple[list[s
             words.append(text)
             continue
         choices = RULES[text]
-        attempts = (_write(choices[i], truth, rng) for i in rng.permutation(len(choices)))
-        written = next((attempt for attempt in attempts if attempt is not None), None)
-        if written is None:
+        attempts = (_expand(choices[i], truth, rng) for i in rng.permutation(len(choices)))
+        expansion = next((attempt for attempt in attempts if attempt is not None), None)
+        if expansion is None:
             return None
-        words += written[0]
-        claims += written[1]
+        words += expansion[0]
+        claims += expansion[1]
     return words, claims
 
 
-# ---- judging -----------------------------------------------------------------------------------
+# ---- verification ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a caption is true, the attributes that it pins to one value, and why it is false."""
+    """The result of verifying a caption.
+
+    Attributes:
+        true: whether the caption is true.
+        stated: the attributes it restricts to a single value: its facts.
+        reason: why it is false, or "".
+    """
 
     true: bool
     stated: tuple[str, ...]
@@ -252,28 +275,39 @@ class Verdict:
 
     @property
     def facts(self) -> int:
+        """The number of facts."""
         return len(self.stated)
 
 
-def judge(caption: str, scene: Scene) -> Verdict:
-    """Is the caption true of the scene? It is if it can be parsed, all that it claims holds, and it
-    states MIN_FACTS facts or more: attributes of which it leaves one value only. ("Beside" leaves
-    left and right: true, but no fact.)
+def verify(caption: str, scene: Scene) -> Verdict:
+    """Check whether a caption is true of a scene.
+
+    It is true if the grammar can parse it, all its claims are true, and it states at least
+    MIN_FACTS facts. A fact is an attribute that the claims restrict to a single value. "Beside"
+    allows left and right, so it is true of both but not a fact.
+
+    Args:
+        caption: any text; case and punctuation are ignored.
+        scene: the scene.
+
+    Returns:
+        The verdict. If the grammar is ambiguous, of the parse that is true with the most facts.
     """
     readings = _readings(tuple(tokenise(caption)))
     if isinstance(readings, str):
         return Verdict(False, (), readings)
     truth = _truth(scene)
-    verdicts = [_judge_claims(claims, truth) for claims in readings]
+    verdicts = [_verify_claims(claims, truth) for claims in readings]
     return max(verdicts, key=lambda verdict: (verdict.true, verdict.facts))
 
 
-def _judge_claims(claims: Claims, truth: dict[str, str]) -> Verdict:
+def _verify_claims(claims: Claims, truth: dict[str, str]) -> Verdict:
+    """The verdict on one parse."""
     stated = _stated(claims)
     for attribute, values in claims:
         if truth[attribute] not in values:
-            said = " or ".join(sorted(values))
-            reason = f"it says {attribute} {said}, which is {truth[attribute]}"
+            claimed = " or ".join(sorted(values))
+            reason = f"it claims {attribute} {claimed}, but it is {truth[attribute]}"
             return Verdict(False, stated, reason)
     if len(stated) < MIN_FACTS:
         return Verdict(False, stated, f"it states {len(stated)} facts, fewer than {MIN_FACTS}")
@@ -281,21 +315,21 @@ def _judge_claims(claims: Claims, truth: dict[str, str]) -> Verdict:
 
 
 def _stated(claims: Claims) -> tuple[str, ...]:
-    """The attributes of which the claims leave one value."""
-    left: dict[str, frozenset] = {}
+    """The attributes that the claims restrict to a single value."""
+    allowed: dict[str, frozenset] = {}
     for attribute, values in claims:
-        left[attribute] = left.get(attribute, values) & values
-    return tuple(name for name in ATTRIBUTES if len(left.get(name, ())) == 1)
+        allowed[attribute] = allowed.get(attribute, values) & values
+    return tuple(name for name in ATTRIBUTES if len(allowed.get(name, ())) == 1)
 
 
 @lru_cache(maxsize=1 << 16)
 def _readings(words: tuple[str, ...]) -> list[Claims] | str:
-    """The claims of every parse of the words, or in words why there is none."""
+    """The claims of every parse of the words, or the reason why there is none."""
     furthest = 0
 
     @cache
     def parse(rule: str, at: int) -> list[tuple[int, Claims]]:
-        """(end, claims) for every way in which the rule matches the words from `at` on."""
+        """(end, claims) of every match of a rule with the words from index `at`."""
         return list(
             dict.fromkeys(
                 (end, alternative.claims + claims)
@@ -305,7 +339,7 @@ def _readings(words: tuple[str, ...]) -> list[Claims] | str:
         )
 
     def match(symbols: tuple[tuple[bool, str], ...], at: int) -> Iterator[tuple[int, Claims]]:
-        """The same for a row of symbols."""
+        """The same for a sequence of symbols."""
         nonlocal furthest
         furthest = max(furthest, at)
         if not symbols:
@@ -322,11 +356,12 @@ def _readings(words: tuple[str, ...]) -> list[Claims] | str:
     found = [claims for end, claims in parse("caption", 0) if end == len(words)]
     if found:
         return found
-    where = f"before {words[furthest]!r}" if furthest < len(words) else "at its end"
-    return f"not a caption of this grammar: it breaks off {where}"
+    where = f"before {words[furthest]!r}" if furthest < len(words) else "at the end"
+    return f"the grammar cannot parse it: stopped {where}"
 
 
 def _is_word(words: tuple[str, ...], at: int, word: str) -> bool:
+    """Whether a word of the grammar matches words[at]."""
     if at >= len(words):
         return False
     if word == "a" and at + 1 < len(words):

@@ -1,4 +1,4 @@
-"""What a linear probe reads from the features of drawn scenes."""
+"""A linear probe: how well a linear model predicts a scene's attributes from its features."""
 
 from collections.abc import Sequence
 
@@ -9,39 +9,52 @@ from minicap.data.scenes.scene import ATTRIBUTES, Scene
 
 
 def probe(
-    asked: numpy.ndarray, scenes: Sequence[Scene], ridge: float = 1.0
+    features: numpy.ndarray, scenes: Sequence[Scene], ridge: float = 1.0
 ) -> dict[str, numpy.ndarray]:
-    """Whether a linear probe reads each attribute right from features: (N,) booleans for each.
+    """Predict each attribute with a linear probe, and compare with the scenes.
 
-    Ridge regression from the features, all scaled alike, to one column for each value, fitted on
-    the shipped train split; the greatest column wins. asked: (N, F), the features of N `scenes`.
+    The probe is a ridge regression from the features, divided by their overall standard deviation,
+    to one-hot attribute values. It is fitted on the shipped training split. The prediction is the
+    value with the largest output.
+
+    Args:
+        features: (N, F) of the scenes' images.
+        scenes: N scenes.
+        ridge: the penalty on squared weights.
+
+    Returns:
+        Attribute -> (N,) bool, whether the prediction is correct.
     """
     train = shipped_split("train")
-    known = shipped_features(train)
-    mean = known.mean(axis=0, dtype=numpy.float64)
-    deviation = numpy.sqrt(known.var(axis=0, dtype=numpy.float64).mean())
-    x = (known - mean) / deviation
-    weights = ((asked - mean) / deviation) @ numpy.linalg.solve(
+    fitted = shipped_features(train)
+    mean = fitted.mean(axis=0, dtype=numpy.float64)
+    deviation = numpy.sqrt(fitted.var(axis=0, dtype=numpy.float64).mean())
+    x = (fitted - mean) / deviation
+    weights = ((features - mean) / deviation) @ numpy.linalg.solve(
         x.T @ x + ridge * numpy.eye(x.shape[1]), x.T
     )
-    found = {}
+    correct = {}
     for attribute, values in ATTRIBUTES.items():
-        known_values, asked_values = (
+        train_values, scene_values = (
             numpy.array([values.index(getattr(scene, attribute)) for scene in some])
             for some in (train.values(), scenes)
         )
-        one_hot = numpy.eye(len(values))[known_values]
+        one_hot = numpy.eye(len(values))[train_values]
         mean = one_hot.mean(axis=0)
-        guess = (weights @ (one_hot - mean) + mean).argmax(axis=1)
-        found[attribute] = guess == asked_values
-    return found
+        predicted = (weights @ (one_hot - mean) + mean).argmax(axis=1)
+        correct[attribute] = predicted == scene_values
+    return correct
 
 
-def report(attributes: dict[str, numpy.ndarray]) -> list[str]:
-    """A line for each attribute, with its accuracy and that of guessing, and one for all."""
+def probe_report(correct: dict[str, numpy.ndarray]) -> list[str]:
+    """Format accuracies: a line per attribute, with the number of values and chance, and one for all.
+
+    Args:
+        correct: from `probe`.
+    """
     lines = []
-    for attribute, correct in attributes.items():
+    for attribute, right in correct.items():
         values = len(ATTRIBUTES[attribute])
-        lines.append(f"{attribute:10} {correct.mean():6.1%}  of {values} ({1 / values:.0%})")
-    every = numpy.all([*attributes.values()], axis=0)
+        lines.append(f"{attribute:10} {right.mean():6.1%}  of {values} ({1 / values:.0%})")
+    every = numpy.all([*correct.values()], axis=0)
     return [*lines, f"{'all eight':10} {every.mean():6.1%}"]

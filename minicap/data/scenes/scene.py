@@ -1,9 +1,8 @@
-"""Drawn scenes: what one is, how they are drawn at random, and what training never sees.
+"""Drawn scenes: their attributes, random sampling, and the combinations held out from training.
 
-A scene is one group of identical things (the subject: "two big red cars"), perhaps one companion
-("left of a windmill"), a ground and a sky. `drawing` paints it, `language` writes captions of it
-and judges whether a caption is true of it. Only the subject has a colour to tell: a companion
-keeps its natural one.
+A scene has one group of identical objects (the subject: "two big red cars"), perhaps one companion
+("left of a windmill"), a ground and a sky. `drawing` paints it; `language` generates captions and
+checks whether a caption is true. Only the subject's colour varies: each companion has its own.
 """
 
 import json
@@ -15,7 +14,7 @@ import numpy as np
 from minicap.utils.errors import UserError
 from minicap.utils.files import read_lines
 
-# The kinds of subject, by where they are at home.
+# The kinds of subject, by their home.
 HOMES = {
     "land": ("dog", "sheep", "car", "flower", "mushroom"),
     "water": ("boat", "duck", "whale"),
@@ -23,7 +22,7 @@ HOMES = {
 }
 HOME_OF = {kind: home for home, kinds in HOMES.items() for kind in kinds}
 
-# Every attribute with its values; a value's place in its row is its number in the split rule.
+# Every attribute with its values; a value's index in its row is its number in the split rule.
 ATTRIBUTES: dict[str, tuple] = {
     "kind": tuple(HOME_OF),
     "colour": ("red", "yellow", "green", "blue", "purple", "white", "black"),
@@ -45,20 +44,26 @@ RELATIONS = {
     "air": ("left", "right", "above"),
 }
 
-# The split rule. For each of these pairs of attributes, number the values as in ATTRIBUTES and
-# add the two numbers modulo 7: on 0 the combination belongs to dev alone, on 3 to test alone.
+# The split rule. For each of these pairs of attributes, add the two values' indices in ATTRIBUTES
+# modulo 7. If the result is 0, the combination occurs only in dev; if it is 3, only in test.
 HELD_OUT_PAIRS = (("kind", "colour"), ("kind", "ground"), ("kind", "companion"))
-HELD_OUT_REST = {0: "dev", 3: "test"}
+HELD_OUT_REMAINDERS = {0: "dev", 3: "test"}
 SPLIT_SIZES = {"train": 12_000, "dev": 600, "test": 600}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene. Each field but `seed` is one of ATTRIBUTES[field].
+    """One scene.
 
-    companion and relation are "none" together; relation is the subject's place as seen from the
-    companion: "left" means that the subject is left of it, "front" that it hides a part of it.
-    seed: what is free (exact places, clouds, waves), 0 .. 2**31 - 1.
+    Attributes:
+        kind, colour, size, count: of the subject.
+        companion: another object, or "none".
+        relation: the subject's position relative to the companion: "left" means that the subject
+            is left of it, "front" that it hides part of it. "none" without a companion.
+        ground, sky: the background.
+        seed: of everything else, such as exact positions, 0..2**31 - 1.
+
+    Each field except ``seed`` has one of the values in ``ATTRIBUTES``.
     """
 
     kind: str
@@ -73,12 +78,16 @@ class Scene:
 
     @property
     def home(self) -> str:
-        """Where the subject is at home: land, water or air."""
+        """The subject's home: "land", "water" or "air"."""
         return HOME_OF[self.kind]
 
     @classmethod
     def of(cls, fields: object) -> "Scene":
-        """From a dict of all fields; ValueError where something is missing or unknown."""
+        """Build a scene from a dict of all fields.
+
+        Raises:
+            ValueError: a field is missing, or a field or value is unknown.
+        """
         if not isinstance(fields, dict) or set(fields) != set(cls.__dataclass_fields__):
             raise ValueError(f"a scene has the fields {', '.join(cls.__dataclass_fields__)}")
         for name, values in ATTRIBUTES.items():
@@ -88,7 +97,7 @@ class Scene:
 
 
 def random_scene(rng: np.random.RandomState) -> Scene:
-    """A scene drawn at random: every kind equally often, one in four without a companion."""
+    """Sample a scene: every kind with the same probability, 1/4 without a companion."""
 
     def pick(values):
         return values[rng.randint(len(values))]
@@ -110,26 +119,33 @@ def random_scene(rng: np.random.RandomState) -> Scene:
 
 
 def held_out(scene: Scene) -> set[str]:
-    """The splits that own a combination of this scene: a subset of {"dev", "test"}."""
+    """Find the splits that own a combination of this scene: a subset of {"dev", "test"}."""
     owners = set()
     for pair in HELD_OUT_PAIRS:
         values = [getattr(scene, name) for name in pair]
         if "none" not in values and not _only_choice(scene, pair):
             number = sum(ATTRIBUTES[name].index(value) for name, value in zip(pair, values))
-            owners.add(HELD_OUT_REST.get(number % 7, "train"))
+            owners.add(HELD_OUT_REMAINDERS.get(number % 7, "train"))
     return owners - {"train"}
 
 
 def _only_choice(scene: Scene, pair: tuple[str, str]) -> bool:
-    """Boats are always at sea: that is no combination one could withhold."""
+    """Whether the pair cannot be held out: boats, for example, are always at sea."""
     return pair[1] == "ground" and len(GROUNDS[scene.home]) == 1
 
 
 def sample_splits(seed: int, sizes: dict[str, int]) -> dict[str, dict[str, Scene]]:
-    """{split: {name: scene}}, each split as large as `sizes` says, no description twice.
+    """Sample the scenes of a data set. No two have the same attributes.
 
-    Each dev picture holds at least one combination that only dev has, each test picture one that
-    only test has, and train holds neither.
+    Each dev scene has at least one combination that occurs only in dev, each test scene one that
+    occurs only in test; training scenes have neither.
+
+    Args:
+        seed: of the random number generator.
+        sizes: split -> number of scenes.
+
+    Returns:
+        Split -> image name -> scene.
     """
     rng = np.random.RandomState(seed)
     splits: dict[str, dict[str, Scene]] = {split: {} for split in sizes}
@@ -150,13 +166,20 @@ def sample_splits(seed: int, sizes: dict[str, int]) -> dict[str, dict[str, Scene
 
 
 def to_lines(scenes: dict[str, Scene]) -> str:
-    """The text of a scenes.jsonl.gz: a line of JSON for each scene, its name and its fields."""
+    """Format scenes as JSON Lines: a line for each scene, with its name and fields."""
     lines = ({"name": name, **asdict(scene)} for name, scene in scenes.items())
     return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
 
 
 def load_scenes(path: Path) -> dict[str, Scene]:
-    """{picture name: scene} from a scenes.jsonl.gz; UserError names the file and line at fault."""
+    """Read a file of `to_lines`, gzipped or not.
+
+    Returns:
+        Image name -> scene.
+
+    Raises:
+        UserError: a line is not a scene; the message gives file and line.
+    """
     scenes = {}
     for number, line in enumerate(read_lines(path, "scenes"), 1):
         if not line:
