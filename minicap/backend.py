@@ -1,4 +1,4 @@
-"""NumPy on a CPU, CuPy on a GPU: the only module that distinguishes them.
+"""NumPy on a CPU, CuPy on a GPU.
 
 Every layer asks for the library of its input, `xp = array_module(x)`, and uses the functions that
 the two have in common. This module has the operations in which they differ.

@@ -11,9 +11,10 @@ from minicap.evaluation.plots import write_report
 from minicap.evaluation.samples import names_to_show, sample_captions
 from minicap.model import checkpoint
 from minicap.model.trained_model import Model
+from minicap.training.opening import open_run
 from minicap.training.options import RunOptions
 from minicap.training.recipes import RECIPES
-from minicap.training.run import MODEL, RUN, Interrupted, Run, open_run
+from minicap.training.run import MODEL, RUN, Interrupted, Run
 from minicap.utils import command_line
 
 CHAPTER = Path(__file__).parents[1] / "docs/walkthrough/01-one-minute.md"

@@ -42,7 +42,7 @@ def test_a_command_s_exit_status_and_errors_are_passed_on(monkeypatch, capsys):
     assert run(monkeypatch, capsys, "caption", "a", "-b") == (7, [], [])
 
 
-@pytest.mark.parametrize("name", ["trian", "--nonsense", "captioner", "a\nb"])
+@pytest.mark.parametrize("name", ["tarin", "--nonsense", "captioner", "a\nb"])
 def test_an_unknown_command_is_one_line(monkeypatch, capsys, name):
     status, lines, errors = run(monkeypatch, capsys, name)
     assert status == 1 and not lines and len(errors) == 1

@@ -16,7 +16,7 @@ from minicap import train
 from minicap.data.features import Features, read_features
 from minicap.model import checkpoint
 from minicap.model.trained_model import Model
-from minicap.training import run as run_module
+from minicap.training import opening
 from minicap.training.recipes import RECIPES, Recipe
 from minicap.training.run import LOCK, METRICS, MODEL, RUN
 from minicap.utils import command_line
@@ -349,7 +349,7 @@ def test_resume_of_nothing_or_of_something_broken(command, out):
 def test_out_that_contains_a_run_is_not_touched(command, out, monkeypatch):
     command(f"--out={out}")
     before = contents(out)
-    monkeypatch.setattr(run_module, "load_dataset", None)  # refused before the data is read
+    monkeypatch.setattr(opening, "load_dataset", None)  # refused before the data is read
     one_line(command(f"--out={out}"), f"{out} contains a run", f"--resume {out}")
     assert contents(out) == before
 
@@ -525,7 +525,7 @@ def test_divergence_as_a_real_process(files, out):
     child = process(files, f"--out={out}", "--learning-rate=1e30")
     _, error = child.communicate()
     assert child.returncode == 1 and error.count("\n") == 1
-    assert "the loss became nan at step 2" in error and "--learning-rate" in error
+    assert "the loss became nan in epoch 1, step 2" in error and "--learning-rate" in error
     assert not out.exists()  # nothing was saved, and no empty folder is left
 
 

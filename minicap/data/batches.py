@@ -10,9 +10,9 @@ import numpy
 class Batch:
     """N captions with R words to predict, packed without padding.
 
-    All arrays are NumPy arrays in host memory. The inputs and targets of step 0 come first, one
-    for each caption, then those of step 1 for the captions that are long enough, and so on (the
-    layout of PyTorch's ``PackedSequence``).
+    `pack` makes NumPy arrays; a copy on a GPU has CuPy's. The inputs and targets of step 0 come
+    first, one for each caption, then those of step 1 for the captions that are long enough, and so
+    on (the layout of PyTorch's ``PackedSequence``).
 
     Attributes:
         features: (N, F) float32 image features, one row per caption, longest caption first.
@@ -20,7 +20,7 @@ class Batch:
         positions: (R,) the inputs as indices into ``words``.
         captions: (R,) the caption (0..N-1) that each input belongs to.
         targets: (R,) the id that follows each input.
-        batch_sizes: the number of captions at each step, decreasing; their sum is R.
+        batch_sizes: the number of captions at each step, never increasing; their sum is R.
         weights: (R,) the weight of each target's loss, or None for all ones.
 
     Example:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minicap.backend import Array, array_module
+from minicap.backend import Allocate, Array, array_module
 from minicap.data.batches import Batch
 from minicap.model.config import DecoderConfig
 from minicap.nn.cross_entropy import project_cross_entropy
@@ -24,7 +24,6 @@ from minicap.nn.once import once
 
 State = tuple[Array, ...]  # h, c (N, H) and, if the image is an input, its projection (N, 4 H)
 Backward = Callable[..., Any]
-Allocate = Callable[..., Array]
 NO_MASKS: Mapping[str, Array] = {}
 
 
@@ -119,7 +118,7 @@ class Decoder:
         x, back_dropout_x = dropout(x, masks.get("lstm"))  # 3
         zx_of_words, back_project = dense(x, Wb)  # 4
         zx, back_gather = embedding(batch.positions, zx_of_words)  # 5
-        if len(V):  # the same for each image
+        if len(V):  # each image is projected once, too
             zx_of_images, back_gather_images = embedding(batch.captions, image @ V)  # 6
             zx += zx_of_images
         h, back_lstm = lstm(zx, h0, h0, U, batch.batch_sizes, allocate)  # 7
@@ -165,7 +164,8 @@ class Decoder:
             layers.append((name, back_dropout, back_dense))
 
         @once
-        def backward(dx: Array, gradients: Mapping[str, Array], need_dx: bool = True) -> Any:
+        def backward(dy: Array, gradients: Mapping[str, Array], need_dx: bool = True) -> Any:
+            dx = dy
             while layers:  # the last one first
                 name, back_dropout, back_dense = layers.pop()
                 needed = need_dx or bool(layers)

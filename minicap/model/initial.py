@@ -18,14 +18,14 @@ def initial_parameters(
     image_gain: float = 1.0,
     frequencies: numpy.ndarray | None = None,
 ) -> Parameters:
-    """Initialise as TensorFlow 1 does: kernels Glorot-uniform, biases zero, embedding uniform.
+    """Initialise as TensorFlow 1 does: weights Glorot-uniform, biases zero, embedding uniform.
 
     Args:
         config: the architecture.
         shapes: the shape of each parameter, from `config.shapes`.
         rng: random number generator.
         embedding_range: the embedding is uniform within +- this.
-        image_gain: factor of the kernels whose input is the image's features.
+        image_gain: factor of the weights whose input is the image's features.
         frequencies: (V,) positive, how often each word occurs, or None. The last layer's bias
             becomes their logarithm, so that an untrained decoder predicts words by frequency (as
             in the code of Karpathy and Fei-Fei 2015).
@@ -41,7 +41,7 @@ def initial_parameters(
         else:  # the bias, which is the last row, stays zero
             W = (UWb if name == "lstm" else Wb)[:-1]
             W[...] = glorot_uniform(rng, *W.shape)
-    if len(V):
+    if len(V):  # with a fan-in of its own
         V[...] = image_gain * glorot_uniform(rng, *V.shape)
     parameters[config.image_layers[0]][:-1] *= image_gain
     if frequencies is not None:

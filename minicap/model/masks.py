@@ -38,21 +38,21 @@ def draw_masks(
         counts: the batch's numbers of captions, distinct words and rows, as in Batch.counts.
 
     Returns:
-        The mask of each layer's input, by the layer's name ("features": the image's). Rates of 0
-        need no mask.
+        The mask of each layer's input, by the layer's name ("features": the image's). A rate of 0
+        gives no mask.
     """
-    narrow = config.logit_bottleneck
+    bottleneck = config.logit_bottleneck
     masks = {
         "features": (rate, feature_size),
         "img_embed_bottleneck_to_h0": (rate, config.image_bottleneck),
         "lstm": (embedding_rate, config.embedding_size),
-        "token_logits_bottleneck": (rate, config.hidden_size if narrow else 0),
-        "token_logits": (rate, narrow or config.hidden_size),
+        "token_logits_bottleneck": (rate, config.hidden_size if bottleneck else 0),
+        "token_logits": (rate, bottleneck or config.hidden_size),
     }
     return {
-        name: draw_mask(rng, (counts[AXES[name]], width), rate)
-        for name, (rate, width) in masks.items()
-        if rate and width
+        name: draw_mask(rng, (counts[AXES[name]], width), own_rate)
+        for name, (own_rate, width) in masks.items()
+        if own_rate and width
     }
 
 

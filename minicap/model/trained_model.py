@@ -65,7 +65,7 @@ class Model:
 
         Args:
             path: the file.
-            xp: numpy or cupy: the device of the parameters.
+            xp: numpy or cupy; the parameters go to its device of the parameters.
 
         Raises:
             UserError: a file that `checkpoint.load` refuses, or whose contents do not fit together.

@@ -19,13 +19,13 @@ class TrainingConfig:
     patience: int = 5
     """stop after this many epochs in which the monitored metric did not improve (0: never)"""
     sample_by: Literal["captions", "images"] = "captions"
-    """an epoch is every caption once, shuffled; or --steps-per-epoch batches of different random
-    images, with one random caption of each"""
+    """captions: an epoch is every caption once, shuffled; images: it is --steps-per-epoch batches
+    of different random images, with one random caption of each"""
     steps_per_epoch: int = 1000
     """batches in an epoch when sampling by images"""
     validation: Literal["words", "batches"] = "words"
-    """the dev loss is the mean over all dev words; or the mean over 100 random batches of their
-    mean losses"""
+    """words: the dev loss is the mean over all dev words; batches: it is the mean over 100 random
+    batches of their mean losses"""
     batch_size: int = 64
     """captions in a batch"""
     learning_rate: float = 1e-3
@@ -63,8 +63,8 @@ class TrainingConfig:
     frequency_bias: bool = False
     """initialise the last layer's bias with the log frequencies of the words"""
     monitor: Literal["loss", "cider"] = "loss"
-    """keep the model with the lowest dev loss, or the one with the highest CIDEr-D on dev (greedy
-    decoding)"""
+    """loss: keep the model with the lowest dev loss; cider: the one with the highest CIDEr-D on dev
+    (greedy decoding)"""
     self_critical_epochs: int = 0
     """number of final epochs of self-critical training, which samples captions and raises the
     probability of those with a higher CIDEr-D (0: none)"""

@@ -91,7 +91,8 @@ class Replica:
         """Sample captions for this worker's images and compute the policy gradient.
 
         The forward pass of the loss uses the same dropout mask on the image features as sampling
-        did, and no other dropout. Each word therefore has the probability it was sampled with.
+        did, and no other dropout. Each word therefore has the probability it was sampled with, but
+        for the banned tokens.
 
         Args:
             part: the images of this worker.
@@ -112,14 +113,16 @@ class Replica:
             rng = stream(self.seed, Purpose.MASKS, *place)
             features = features * draw_mask(rng, shape, self.config.dropout)[images]
         rng = stream(self.seed, Purpose.SAMPLE, *place)
-        # Skip the numbers that the workers before this one use.
+        # Skip what beam_search draws for the images of the workers before this one.
         rng.random((images[0] * critic.samples, critic.constraints.max_words))
         features = to_device(features, self.xp)
         batch, rewards = critic.batch(self.decoder, features, part.images, rng)
         divisor = counts["captions"] * critic.samples
         loss, backward = self.loss(batch, divisor)
         backward(self.gradients[self.worker])
-        return -float(rewards.sum()) / divisor if math.isfinite(loss) else float(loss)
+        if not math.isfinite(loss):  # the trainer stops
+            return float(loss)
+        return -float(rewards.sum()) / divisor
 
     def loss(self, batch: Batch, divisor: float, masks: Mapping[str, Array] | None = None):
         """Call Decoder.loss on the device, with large arrays from the workspace."""

@@ -5,22 +5,18 @@ run.safetensors     the checkpoint to resume from
 metrics.jsonl       one line of JSON per epoch
 """
 
-import contextlib
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
 
-from minicap.backend import device_module
-from minicap.data.dataset import Dataset, load_dataset
+from minicap.data.dataset import Dataset
 from minicap.data.vocabulary import Vocabulary
 from minicap.generation.generate import generate, generate_text
 from minicap.model import checkpoint
@@ -29,7 +25,8 @@ from minicap.training.options import RunOptions
 from minicap.training.self_critical import CiderD, as_ids
 from minicap.training.trainer import Diverged, Trainer
 from minicap.utils.errors import UserError, plain
-from minicap.utils.files import exclusive, write_text
+from minicap.utils.files import write_text
+from minicap.utils.interrupts import interruptible
 
 MODEL, RUN, METRICS, LOCK = "model.safetensors", "run.safetensors", "metrics.jsonl", ".lock"
 
@@ -206,7 +203,7 @@ class Run:
                     raise Interrupted
             dev_loss, accuracy = trainer.evaluate()
             if not math.isfinite(dev_loss):
-                raise Diverged(f"dev loss became {dev_loss} after step {trainer.adam.t}")
+                raise Diverged(f"the dev loss became {dev_loss} in epoch {trainer.epoch + 1}")
         except Diverged as error:
             kept = (
                 f"{self.folder / MODEL} (epoch {progress.best_epoch}) is kept"
@@ -279,7 +276,9 @@ class Run:
             f"folder    {self.folder}",
         ]
         if self.finished():
-            lines.append(f"note      all {trainer.epoch} epochs are done: nothing left to train")
+            lines.append(
+                f"note      training ended after epoch {trainer.epoch}: nothing left to do"
+            )
         return lines
 
     def warnings(self) -> list[str]:
@@ -292,111 +291,3 @@ class Run:
             f"warning   the best dev loss, {best:,.2f}, is worse than an untrained model's, "
             f"{untrained:.2f}: use a smaller --learning-rate"
         ]
-
-
-@contextmanager
-def open_run(options: RunOptions) -> Iterator[Run]:
-    """Read the data, and start or resume a run in a locked folder.
-
-    Args:
-        options: which data, what to train, and where.
-
-    Yields:
-        The run, ready for `fit`. Its folder stays locked until the context ends.
-
-    Raises:
-        UserError: the data is missing or broken; the folder contains another run, or another
-            process trains in it; the checkpoint does not fit the data.
-    """
-    if options.out and not options.resume:
-        check_folder(options.out)  # first, because reading the data may take long
-    xp, config = device_module(options.device), options.training
-    dataset = load_dataset(
-        options.data.complete(),
-        config.min_count,
-        config.max_length,
-        config.standardise,
-        config.components,
-    )
-    if config.monitor == "cider" and len(dataset.splits["dev"].names) < 2:
-        raise UserError(
-            "--monitor cider needs at least two dev images, because with one CIDEr is always 0. "
-            "Add images to dev, or use --monitor loss"
-        )
-    trainer = Trainer(options.as_recipe(), dataset, options.seed, options.workers, xp)
-    folder = options.resume or new_folder(options.out, options.recipe)
-    try:
-        with exclusive(folder / LOCK, f"{folder}: another process is training in this folder"):
-            run = Run(folder, trainer, options.to_json())
-            if options.resume:
-                run.restore(*checkpoint.load(folder / RUN, "run"))
-            yield run
-    except UserError:
-        with contextlib.suppress(OSError):  # a folder that is not empty stays
-            folder.rmdir()
-        raise
-
-
-@contextmanager
-def interruptible() -> Iterator[list]:
-    """Let the current step finish when Ctrl-C is pressed or SIGTERM arrives.
-
-    A second signal raises KeyboardInterrupt. A signal that was ignored stays ignored, as in a job
-    that a shell script starts with ``&``. Outside the main thread, signals are not handled.
-
-    Yields:
-        A list, empty until a signal arrives.
-    """
-    received: list[int] = []
-
-    def handle(number, _frame):
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        before = {
-            number: signal.signal(number, handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-            if signal.getsignal(number) is not signal.SIG_IGN
-        }
-    except ValueError:  # only the main thread may set handlers
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def check_folder(wanted: Path) -> None:
-    """Raise UserError if a new run cannot use this folder: it is a file, or contains a run."""
-    if wanted.exists() and not wanted.is_dir():
-        raise UserError(f"--out {wanted}: this is a file; give a folder")
-    if (wanted / RUN).exists() or (wanted / MODEL).exists():
-        raise UserError(f"{wanted} contains a run: choose another --out, or --resume {wanted}")
-
-
-def new_folder(wanted: Path | None, default: str) -> Path:
-    """Create the folder for a new run.
-
-    Args:
-        wanted: the folder, or None.
-        default: the name of the folder in runs/ if `wanted` is None. If it exists, -2, -3, ... is
-            appended.
-
-    Raises:
-        UserError: the folder cannot be created, or contains a run.
-    """
-    if wanted:
-        check_folder(wanted)
-    number = 1
-    while True:
-        folder = wanted or Path("runs") / (f"{default}-{number}" if number > 1 else default)
-        try:
-            folder.mkdir(parents=True, exist_ok=bool(wanted))
-            return folder
-        except OSError as error:
-            if wanted or not isinstance(error, FileExistsError):
-                raise UserError(f"cannot create the folder {folder} ({error.strerror})") from error
-            number += 1

@@ -96,7 +96,8 @@ class CiderD:
 def sentence_bleu(ids: Ids, references: Sequence[Counter], lengths: Sequence[int]) -> float:
     """Compute smoothed BLEU-4 of one caption (Papineni et al. 2002).
 
-    Each count is smoothed by 0.01, so that one precision of 0 does not make the whole score 0.
+    Each count is smoothed by 0.01, so that one precision of 0 does not make the whole score 0. An
+    n-gram order for which the caption is too short has precision 1.
 
     Args:
         ids: the caption.
@@ -163,6 +164,7 @@ class Critic:
             ([ngrams(ids) for ids in captions], [len(ids) for ids in captions])
             for captions in references
         ]
+        # #UNK# may be sampled: it is in no reference, so it earns no reward.
         self.constraints = Constraints(v.start, v.end, (v.pad,), config.max_length - 1)
 
     def reward(self, image: int, ids: Ids) -> float:

@@ -29,7 +29,7 @@ class Diverged(UserError):
 
 
 class Trainer:
-    """Train a decoder: its parameters, its optimiser and its position in the data.
+    """A decoder in training: its parameters, its optimiser and its place in the data.
 
     Attributes:
         epoch, step: epochs completed, and steps completed in the current epoch.
@@ -38,7 +38,8 @@ class Trainer:
         adam: the optimiser.
         schedule: steps per epoch and learning rates.
         workers: what computes the steps, one Replica each.
-        config, dataset, seed, xp: as given.
+        config: the recipe's training configuration.
+        dataset, seed, xp: as given.
 
     Example:
         for batch in trainer.batches():
@@ -128,7 +129,7 @@ class Trainer:
             The mean loss per word in nats or, in a self-critical epoch, minus the mean reward.
 
         Raises:
-            Diverged: the loss is NaN or infinite. The parameters are unchanged.
+            Diverged: the loss is NaN or infinite. Adam's update is not applied.
         """
         task: Callable = Replica.supervised
         if isinstance(batch, ImageBatch):
@@ -147,7 +148,9 @@ class Trainer:
                 squares = sum(sums, [])
             loss = sum(map(float, losses))  # on a GPU, this waits for the kernels above
             if not math.isfinite(loss):
-                raise Diverged(f"the loss became {loss} at step {self.adam.t + 1}")
+                raise Diverged(
+                    f"the loss became {loss} in epoch {self.epoch + 1}, step {self.step + 1}"
+                )
             limit = self.config.clip_norm
             scale = clip_scale(squares, limit) if limit else 1.0
             self.adam.t += 1

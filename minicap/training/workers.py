@@ -1,9 +1,9 @@
 """Workers: processes that compute in parallel on arrays in shared memory.
 
-On Linux, workers are forked processes. Elsewhere forking is not safe, and they are threads. Threads
-compete for the global interpreter lock (GIL) in each of the hundreds of small array operations of a
-training step, which costs a tenth of the step (docs/speed.md). Processes share only the arrays that
-`shared_zeros` made.
+On Linux, all workers but the first are forked processes. Elsewhere forking is not safe, and they
+are threads. Threads compete for the global interpreter lock (GIL) in each of the hundreds of small
+array operations of a training step, which costs a tenth of the step (docs/speed.md). Processes
+share only the arrays that `shared_zeros` made.
 """
 
 import math
@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -106,8 +107,10 @@ class Workers:
             self.stop()  # later runs must not receive the answers to these jobs
             raise
         for _, failure, text in outcomes:
+            if failure and text:
+                raise failure from WorkerTraceback(text)
             if failure:
-                raise failure from (WorkerTraceback(text) if text else None)
+                raise failure
         return [result for result, _, _ in outcomes]
 
     def start(self, replica: Any) -> tuple[Connection, Helper]:
@@ -163,18 +166,10 @@ def sendable(outcome: Outcome) -> Outcome:
         return result, None, ""
     text = "".join(traceback.format_exception(error))
     try:
-        send_and_receive(error)
+        ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
     return None, error, text
-
-
-def send_and_receive(error: Exception) -> None:
-    """Send an exception through a pipe and receive it, to check that it can be pickled."""
-    here, there = multiprocessing.Pipe()
-    with here, there:
-        here.send(error)
-        there.recv()
 
 
 def work(pipe: Connection, replica: Any, forked: bool = False) -> None:

@@ -13,9 +13,11 @@ import pytest
 from minicap.evaluation.plots import write_report
 from minicap.model import checkpoint
 from minicap.model.trained_model import Model
-from minicap.training.run import METRICS, MODEL, RUN, Interrupted, Run, interruptible, new_folder
+from minicap.training.opening import new_folder
+from minicap.training.run import METRICS, MODEL, RUN, Interrupted, Run
 from minicap.training.trainer import Diverged, Trainer
 from minicap.utils.errors import UserError
+from minicap.utils.interrupts import interruptible
 from tests.tiny import dataset, recipe
 
 
@@ -199,7 +201,7 @@ def test_a_loss_that_becomes_nan_names_step_and_model(new, data):
     with pytest.raises(Diverged) as caught:
         again.fit(quiet)
     text = str(caught.value)
-    assert "nan at step 5" in text and f"{run.folder / MODEL} (epoch 1) is kept" in text
+    assert "nan in epoch 2, step" in text and f"{run.folder / MODEL} (epoch 1) is kept" in text
     assert "\n" not in text
     assert ((run.folder / MODEL).read_bytes(), (run.folder / RUN).read_bytes()) == before
 
@@ -207,10 +209,10 @@ def test_a_loss_that_becomes_nan_names_step_and_model(new, data):
 def test_nan_in_the_first_epoch_or_in_dev_loss(new, monkeypatch):
     with monkeypatch.context() as patch:
         dev_losses(patch, [float("nan")])
-        with pytest.raises(Diverged, match="dev loss became nan after step 4.*no model was saved"):
+        with pytest.raises(Diverged, match="dev loss became nan in epoch 1.*no model was saved"):
             new(name="first").fit(quiet)
     dev_losses(monkeypatch, [1.0, float("inf")])
-    with pytest.raises(Diverged, match=r"dev loss became inf after step 8.*\(epoch 1\) is kept"):
+    with pytest.raises(Diverged, match=r"dev loss became inf in epoch 2.*\(epoch 1\) is kept"):
         new(name="second").fit(quiet)
 
 

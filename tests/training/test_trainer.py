@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(data, workers, bad, r
     train = data.splits["train"]
     broken = dataclasses.replace(train, features=numpy.full_like(train.features, bad))
     run.dataset = with_split(data, train=broken)
-    with pytest.raises(Diverged, match="nan at step 4"):
+    with pytest.raises(Diverged, match="nan in epoch 1, step 4"):
         steps(run, 1)
     for name, array in run.state()[0].items():
         assert array.tobytes() == before[name].tobytes()
