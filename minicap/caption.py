@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     for start in range(0, len(options.photos), BATCH):
         images = []
         for photo in options.photos[start : start + BATCH]:
-            try:
+            try:  # read one by one, so that a broken photo costs no other its caption
                 images.append((photo, captioner.encoder.pixels(photo)))
             except UnusableImage as error:
                 print(f"error: {error}", file=sys.stderr)
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         for (photo, _), captions in zip(images, found, strict=True):
             for caption in captions[: options.count]:
                 score = [f"{caption.score:.4f}"] if options.scores else []
-                print(plain(photo), *score, captioner.words(caption), sep="\t", flush=True)
+                print(plain(photo), *score, captioner.text(caption), sep="\t", flush=True)
     return 1 if failed else 0
 
 

@@ -66,7 +66,7 @@ class Captioner:
             raise UserError(f"{images}: give a list of images, [{str(images)!r}]")
         return generate(self.models, self.encoder(images), config, count, rng)
 
-    def words(self, caption: Caption) -> str:
+    def text(self, caption: Caption) -> str:
         """Return the caption's text."""
         return self.models[0].vocabulary.decode(caption.ids)
 
@@ -91,7 +91,7 @@ class Captioner:
         """
         config = GenerationConfig(**options)
         found = self.generate(images, config, rng=numpy.random.default_rng(seed))
-        return [self.words(captions[0]) for captions in found]
+        return [self.text(captions[0]) for captions in found]
 
 
 def load(

@@ -7,8 +7,9 @@ from typing import Literal
 import tyro
 
 from minicap.data.captions import find_names, read_captions
-from minicap.data.encoding import fill_store, open_store
+from minicap.data.fill_store import fill_store, open_store
 from minicap.data.store import LOCK, REASONS, SKIPPED, FeatureStore
+from minicap.encoder.image import Preprocessing
 from minicap.encoder.photos import find_photos
 from minicap.encoder.session import EXPORTED, Encoder
 from minicap.utils import command_line
@@ -37,7 +38,7 @@ class Options:
     """encode only the photos that have captions in this file"""
     root: Path | None = None
     """folder to which the paths in a list are relative [default: the list's folder]"""
-    preprocessing: Literal["squeeze-bilinear", "squeeze-nearest", "crop-bilinear"] | None = None
+    preprocessing: Preprocessing | None = None
     """how photos are resized, if the encoder's file does not specify it"""
     device: Literal["cpu", "cuda"] = "cpu"
     """device that runs the network"""

@@ -136,7 +136,7 @@ def test_count_takes_the_best_of_the_beam(command, trained, encoder, photos):
         captioner = minicap.load(trained, encoder)
         found = captioner.generate(photos, GenerationConfig(beam_size=max(beam_size, 3)))
         assert lines == [
-            f"{photo}\t{caption.score:.4f}\t{captioner.words(caption)}"
+            f"{photo}\t{caption.score:.4f}\t{captioner.text(caption)}"
             for photo, captions in zip(photos, found, strict=True)
             for caption in captions[:3]
         ]

@@ -75,8 +75,8 @@ def test_the_highest_temperature_generates_no_special_words():
 def test_generate_returns_the_captions_of_the_beam():
     captioner = Captioner([model()], Stub())
     found = captioner.generate(IMAGES, GenerationConfig(beam_size=2), count=3)
-    assert [captioner.words(some[0]) for some in found] == captioner.caption(IMAGES, beam_size=3)
-    assert all(len({captioner.words(caption) for caption in some}) == 3 for some in found)
+    assert [captioner.text(some[0]) for some in found] == captioner.caption(IMAGES, beam_size=3)
+    assert all(len({captioner.text(caption) for caption in some}) == 3 for some in found)
 
 
 def test_an_ensemble():

@@ -175,7 +175,7 @@ class Dataset:
         vocabulary: of the training captions.
         scaling: of the features, fitted on the training images.
         encoder: the features' encoder as in `Features`, or None if unknown.
-        notes: in words, what was left out.
+        notes: messages about what was left out.
     """
 
     splits: dict[str, Split]

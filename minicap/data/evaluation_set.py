@@ -22,7 +22,7 @@ class EvaluationSet:
         captions: P lists of at least one text.
         features: (P, F), not scaled; or None.
         encoder: the features' encoder as in `Features`, or None.
-        notes: in words, what was left out.
+        notes: messages about what was left out.
     """
 
     names: list[str]
@@ -105,7 +105,7 @@ def sources(own: DataFiles, trained: Mapping | None) -> tuple[DataFiles, list[Da
         The files to evaluate on; and those that may contain the training images, likeliest first.
 
     Raises:
-        UserError: an option needs others, or the training run's captions have gone.
+        UserError: an option needs others, or the training run's captions are missing.
     """
     values: dict[str, Any] = {
         name: Path(value) if isinstance(value, str) else value

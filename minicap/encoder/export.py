@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from minicap.encoder import check, quantise
 from minicap.encoder.graph import build, save
+from minicap.encoder.image import Preprocessing
 from minicap.encoder.photos import find_photos
 from minicap.encoder.session import EXPORTED, Encoder, cache_folder
 from minicap.encoder.weight_files import (
@@ -38,9 +39,7 @@ class ExportOptions:
     Keras' weights without the classifier, downloaded once, 88 MB]"""
     out: Path | None = None
     """output file [default: inception_v3.onnx, or inception_v3-int8.onnx]"""
-    preprocessing: Literal["squeeze-bilinear", "squeeze-nearest", "crop-bilinear"] = (
-        "squeeze-bilinear"
-    )
+    preprocessing: Preprocessing = "squeeze-bilinear"
     """how photos are resized: squeeze-bilinear works best; squeeze-nearest matches Keras' load_img;
     crop-bilinear matches the original course notebook"""
     precision: Literal["float32", "int8"] = "float32"

@@ -7,7 +7,7 @@ differently prepared images are never mixed.
 import errno
 import math
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -40,7 +40,8 @@ TRANSIENT_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
 #   crop-bilinear     the central square, interpolated between the four nearest pixels without
 #                     averaging, as the original course notebook does with OpenCV
 # Squeezing keeps the edges of the image, which its caption may mention.
-PREPROCESSINGS = ("squeeze-bilinear", "squeeze-nearest", "crop-bilinear")
+Preprocessing = Literal["squeeze-bilinear", "squeeze-nearest", "crop-bilinear"]
+PREPROCESSINGS: tuple[Preprocessing, ...] = get_args(Preprocessing)
 
 # A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, at half the cost or less, if that is still
 # at least DRAFT times the target size. After bilinear averaging, an image with detail at every

@@ -37,7 +37,7 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A 3x3 pooling, "max" or "average". Keras averages over the real pixels only at the border."""
+    """A 3x3 pooling, "max" or "average". At the border, an average leaves out the padding."""
 
     kind: str
     stride: int

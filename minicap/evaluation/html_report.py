@@ -29,7 +29,7 @@ MEANINGS = {
     "that number; captions shorter than their references score lower.",
     "ROUGE-L": "the longest common subsequence of words of caption and reference.",
     "CIDEr": "similarity to the references in n-grams of 1 to 4 words, weighted by how few images "
-    "each is said of (CIDEr-D, as in COCO's evaluation); it can exceed 100.",
+    "have each in a reference (CIDEr-D, as in COCO's evaluation); it can exceed 100.",
     "METEOR": "words that match a reference's, also by stem or as synonyms, and their order.",
     "true": "captions that state enough facts of the drawn scene, and no wrong one.",
     "distinct": "the number of different captions.",

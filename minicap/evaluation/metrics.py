@@ -2,9 +2,9 @@
 
 BLEU (Papineni et al. 2002) counts the n-grams of one to four words that a caption has in common
 with its references. ROUGE-L (Lin 2004) finds the longest common subsequence. CIDEr (Vedantam et al.
-2015) weights each n-gram by how few images it is said of. pycocoevalcap is the code of COCO's
-evaluation (Chen et al. 2015), so the scores compare with published ones if the tokenizer is the
-same.
+2015) weights each n-gram by its rarity: the fewer images have it in a reference, the more it
+counts. pycocoevalcap is the code of COCO's evaluation (Chen et al. 2015), so the scores compare
+with published ones if the tokenizer is the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,8 +78,8 @@ class Scorer:
             ) from error
         if len(references) < 2:
             raise UserError(
-                f"CIDEr weights words by how few images they are said of, which needs two images "
-                f"or more; {'there is only one' if references else 'there are none'}"
+                f"CIDEr weights words by their rarity among the images, which needs two images or "
+                f"more; {'there is only one' if references else 'there are none'}"
             )
         self.tokenizer = tokenizer
         texts = [text for captions in references.values() for text in captions]

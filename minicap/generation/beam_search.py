@@ -154,7 +154,7 @@ def _search(
         unfinished = numpy.flatnonzero(~beam.finished)
         if not len(unfinished):
             break
-        words = to_device(beam.words[unfinished, step - 1], xp)  # at step 0: #START#
+        words = to_device(beam.words[unfinished, step - 1], xp)  # at step 0, the last: #START#
         stepped = [
             decoder.step(words, state) for decoder, state in zip(decoders, states, strict=True)
         ]

@@ -19,9 +19,9 @@ class GenerationConfig:
     temperature: float = 0.0
     """0: beam search; above 0: sample each word from softmax(logits / temperature)"""
     top_k: int = 0
-    """sample from this many of the likeliest words only (0: all)"""
+    """sample only from this many of the likeliest words (0: all)"""
     top_p: float = 1.0
-    """sample from the smallest set of likeliest words with this total probability only"""
+    """sample only from the fewest likeliest words whose probabilities add up to this (1: all)"""
     no_repeat_ngram_size: int = 0
     """n-grams of this many words occur only once in a caption (0: no limit)"""
     min_length: int = 0

@@ -31,9 +31,11 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     """Adam's peak learning rate"""
     warmup_epochs: float = 0.0
-    """epochs of linear learning-rate warm-up from 0"""
+    """epochs of linear learning-rate warm-up from 0, once more at the start of the self-critical
+    epochs"""
     decay: bool = False
-    """decay the learning rate linearly to 0 over the run"""
+    """decay the learning rate linearly to 0 over the supervised epochs, and again over the
+    self-critical ones"""
     beta1: float = 0.9
     """Adam's decay rate for the mean of the gradient"""
     beta2: float = 0.999

@@ -76,7 +76,7 @@ class RunOptions:
 
     @classmethod
     def from_json(cls, values: Mapping, path: Path) -> "RunOptions":
-        """Invert `to_json`.
+        """Rebuild the options from what `to_json` returned.
 
         Args:
             values: what `to_json` returned.

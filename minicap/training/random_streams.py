@@ -1,7 +1,8 @@
 """Random number streams: the source of all randomness in a run.
 
-Each stream is named by (seed, purpose, epoch, step) and drawn for a whole batch. A resumed run
-therefore needs no saved generator state, and no random number depends on the number of workers.
+Each stream is named by the seed, a purpose and, where it applies, the epoch and the step. A resumed
+run therefore needs no saved generator state. Streams of a step cover the whole batch, so that no
+random number depends on the number of workers.
 """
 
 from enum import IntEnum

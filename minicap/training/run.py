@@ -22,7 +22,7 @@ from minicap.generation.generate import generate, generate_text
 from minicap.model import checkpoint
 from minicap.model.trained_model import Model
 from minicap.training.options import RunOptions
-from minicap.training.self_critical import CiderD, as_ids
+from minicap.training.rewards import CiderD, as_ids
 from minicap.training.trainer import Diverged, Trainer
 from minicap.utils.errors import UserError, plain
 from minicap.utils.files import write_text
@@ -172,7 +172,7 @@ class Run:
 
         Args:
             bar: counts the batches.
-            interrupted: not empty as soon as the run should stop.
+            interrupted: receives the signal that asks the run to stop.
             log: prints a line.
 
         Raises:

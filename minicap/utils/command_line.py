@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import TypeVar, get_type_hints
 
 from minicap.utils.errors import UserError, plain
-from minicap.utils.renamed import RENAMED, option
+from minicap.utils.renamed import REMOVED, RENAMED, option
 
 Options = TypeVar("Options")
 
@@ -47,7 +47,7 @@ def parse(
         default: the options' defaults, if they are not the class's.
 
     Raises:
-        UserError: an option that has been renamed.
+        UserError: an option that has been renamed or removed.
         SystemExit: an unknown option or a wrong value (status 2), or --help (status 0).
     """
     import tyro
@@ -58,6 +58,8 @@ def parse(
         name = word.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
         if word.startswith("--") and name not in known and RENAMED.get(name) in known:
             raise UserError(f"{option(name)} is now called {option(RENAMED[name])}")
+        if word.startswith("--") and name not in known and name in REMOVED:
+            raise UserError(f"{option(name)} was removed: it did not improve captions")
     config = (tyro.conf.OmitArgPrefixes,)  # --beam-size, and not --generation.beam-size
     program = f"minicap {command}"
     if default is None:

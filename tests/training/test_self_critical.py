@@ -17,7 +17,8 @@ from minicap.nn.gradient_check import (
     complex_step,
     relative_error,
 )
-from minicap.training.self_critical import CiderD, Critic, as_ids, ngrams, sentence_bleu
+from minicap.training.rewards import CiderD, as_ids, ngrams, sentence_bleu
+from minicap.training.self_critical import Critic
 from tests.checks import assert_small
 from tests.tiny import dataset, model, recipe
 

@@ -12,7 +12,7 @@ from minicap import caption, encode, evaluate, train
 from minicap.training.options import RunOptions
 from minicap.utils import command_line
 from minicap.utils.errors import UnusableImage, UserError, plain
-from minicap.utils.renamed import RENAMED, option
+from minicap.utils.renamed import REMOVED, RENAMED, option
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -52,6 +52,13 @@ def test_an_old_option_name_ends_with_the_new_one(command, old, new, capsys):
     ):
         status, errors = ends(lambda words=words: command.main(words), capsys)
         assert (status, errors) == (1, f"error: {dashed} is now called {option(new)}\n")
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_option_ends_in_one_line(name, capsys):
+    status, errors = ends(lambda: train.main([option(name), "1"]), capsys)
+    assert status == 1 and errors.startswith(f"error: {option(name)} was removed")
+    assert errors.count("\n") == 1
 
 
 def test_an_old_name_that_is_still_an_option_is_parsed():
