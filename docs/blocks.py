@@ -1,8 +1,10 @@
-"""Run the code blocks of a page in order: `python docs/blocks.py [PAGE...]`.
+"""Run the code blocks of a page in order: `python docs/blocks.py [--snapshots] [PAGE...]`.
 
 An ```output block shows what the ```python or ```sh block before it prints. This command updates
-those blocks; a test fails where one is stale. Blocks of source that snippets.py writes do not run:
-the other blocks import that code. Sybil finds the blocks, and names the line of one that fails.
+those blocks; a test fails where one is stale. A ```snapshot block is like an ```output block whose
+text differs from machine to machine, like the captions of a trained model: only --snapshots updates
+it, and no test compares it. Blocks of source that snippets.py writes do not run: the other blocks
+import that code. Sybil finds the blocks, and names the line of one that fails.
 """
 
 import contextlib
@@ -55,11 +57,17 @@ def output(example: Example) -> None:
     example.document.outputs.append((example, example.document.printed))
 
 
-EVALUATORS = {"python": python, "sh": shell, "output": output}
+def snapshot(example: Example) -> None:
+    """Record what was printed if snapshots are to be updated."""
+    if example.document.update_snapshots:
+        output(example)
+
+
+EVALUATORS = {"python": python, "sh": shell, "output": output, "snapshot": snapshot}
 
 
 def blocks(document: Document) -> Iterable[Region]:
-    """Sybil's parser: all blocks of these three languages, except those of source."""
+    """Sybil's parser: all blocks of these languages, except those of source."""
     document.outputs = []
     marked = {match.end() for match in snippets.MARKED.finditer(document.text)}
     for region in FencedCodeBlockLexer("|".join(EVALUATORS))(document):
@@ -69,9 +77,10 @@ def blocks(document: Document) -> Iterable[Region]:
             yield region
 
 
-def run(page: Path) -> str:
+def run(page: Path, update_snapshots: bool = False) -> str:
     """Run a page's blocks in the current folder. Returns its text with the outputs updated."""
     document = Sybil([blocks]).parse(page)
+    document.update_snapshots = update_snapshots
     for example in document:
         example.evaluate()
     text = document.text
@@ -94,14 +103,15 @@ def train(folder: Path) -> Path:
 
 def main(names: list[str]) -> None:
     """Update the outputs of these pages, or of all."""
-    wanted = [Path(name).resolve() for name in names] or pages()
+    update_snapshots = "--snapshots" in names
+    wanted = [Path(name).resolve() for name in names if name != "--snapshots"] or pages()
     with tempfile.TemporaryDirectory() as place:
         for page in wanted:
             if MODEL in page.read_text() and not Path(place, "runs").exists():
                 given = os.environ.get("MINICAP_DOCS_RUNS")
                 Path(place, "runs").symlink_to(given or train(ROOT / "build/docs"))
             with contextlib.chdir(place):
-                text = run(page)
+                text = run(page, update_snapshots)
             if text != page.read_text():
                 page.write_text(text)
                 print(page.relative_to(ROOT))

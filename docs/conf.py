@@ -69,7 +69,7 @@ def link_sources(app, docname: str, content: list[str]) -> None:
 
 def setup(app) -> None:
     """Register the lexers and hooks."""
-    for language in "output", "flickr", "csv":
+    for language in "output", "snapshot", "flickr", "csv":
         app.add_lexer(language, TextLexer)
     app.connect("config-inited", before)
     app.connect("source-read", link_sources)

@@ -8,8 +8,13 @@ A page names the code it wants, and this command fills in the block below:
     ```
 
 The marker holds a module's name, a colon, and the name of a function, class, method or constant;
-`lstm_step.backward` is a nested function. A test fails when a page is stale. Pages stay plain
-Markdown, so the code also shows in a repository browser.
+`lstm_step.backward` is a nested function. Docstrings are shortened to their first line. To show a
+few lines only, add the beginnings of the first and the last of them:
+
+    <!-- source: minicap.nn.lstm:lstm | for size in batch_sizes | start += size -->
+
+A test fails when a page is stale. Pages stay plain Markdown, so the code also shows in a repository
+browser.
 """
 
 import ast
@@ -21,7 +26,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 MARKED = re.compile(
-    r"^<!-- source: (?P<module>[\w.]+):(?P<name>[\w.]+) -->\n```python\n(?P<code>.*?)^```$",
+    r"^<!-- source: (?P<module>[\w.]+):(?P<name>[\w.]+)"
+    r"(?: \| (?P<first>.+?) \| (?P<last>.+?))? -->\n```python\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -38,16 +44,48 @@ def file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def source(module: str, name: str) -> str:
-    """The source of one named function, class, method or constant, dedented."""
+def source(module: str, name: str, first: str | None = None, last: str | None = None) -> str:
+    """The source of one named function, class, method or constant, dedented.
+
+    With `first` and `last`: its lines from the one that begins with `first` to the next one that
+    begins with `last`.
+    """
+    where = f"{module}:{name}"
     text = file_of(module).read_text()
     node: ast.AST = ast.parse(text)
     for part in name.split("."):
-        node = inner(node, part, f"{module}:{name}")
-    lines = text.splitlines()
+        node = inner(node, part, where)
     decorators = [d.lineno for d in getattr(node, "decorator_list", [])]
     start = min([node.lineno, *decorators])  # type: ignore[attr-defined]
-    return textwrap.dedent("\n".join(lines[start - 1 : node.end_lineno])) + "\n"  # type: ignore
+    end = node.end_lineno  # type: ignore[attr-defined]
+    lines = dict(enumerate(text.splitlines(), 1))
+    for inside in ast.walk(node):
+        shorten_docstring(inside, lines)
+    kept = [lines[number] for number in range(start, end + 1) if number in lines]
+    if first and last:
+        begin = find(kept, first, 0, where)
+        kept = kept[begin : find(kept, last, begin, where) + 1]
+    return textwrap.dedent("\n".join(kept)) + "\n"
+
+
+def shorten_docstring(node: ast.AST, lines: dict[int, str]) -> None:
+    """Remove all lines of a docstring but the first."""
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef) or ast.get_docstring(node) is None:
+        return
+    docstring = node.body[0]
+    if docstring.end_lineno == docstring.lineno:
+        return
+    lines[docstring.lineno] += '"""'
+    for number in range(docstring.lineno + 1, (docstring.end_lineno or 0) + 1):
+        del lines[number]
+
+
+def find(lines: list[str], beginning: str, start: int, where: str) -> int:
+    """The index of the first line from `start` on that begins with `beginning`."""
+    for number in range(start, len(lines)):
+        if lines[number].strip().startswith(beginning):
+            return number
+    raise LookupError(f"{where} has no line that begins with {beginning!r}")
 
 
 def inner(node: ast.AST, name: str, wanted: str) -> ast.AST:
@@ -68,7 +106,7 @@ def refreshed(page: Path) -> str:
 
     def block(match: re.Match) -> str:
         marker = match[0].partition("\n")[0]
-        return f"{marker}\n```python\n{source(match['module'], match['name'])}```"
+        return f"{marker}\n```python\n{source(*match.group('module', 'name', 'first', 'last'))}```"
 
     return MARKED.sub(block, page.read_text())
 

@@ -9,7 +9,7 @@ def lstm_step(z: ndarray, c: ndarray):
     With z split into columns z_i, z_j, z_f, z_o, element by element:
 
         i = sigmoid(z_i)   j = tanh(z_j)   f = sigmoid(z_f + 1)   o = sigmoid(z_o)
-        c' = f c + i j     t = tanh(c')    h' = o t
+        c' = f c + i j     h' = o tanh(c')
 
     Returns h' (N, H), c' (N, H) and backward(dh, dc), which returns dz (N, 4 H) and the gradient of
     the old cell state c (N, H).

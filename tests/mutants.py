@@ -178,14 +178,14 @@ BACKWARD = [
     Mutant(
         "lstm_step: gradients of f and o swapped",
         CELL_BACKWARD,
-        "out=df)  # from 2\n    xp.multiply(dh, t, out=do)",
-        "out=do)\n    xp.multiply(dh, t, out=df)",
+        "out=df)  # from 2\n    xp.multiply(dh, tanh_c, out=do)",
+        "out=do)\n    xp.multiply(dh, tanh_c, out=df)",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
         "lstm_step: no slope of tanh(c)",
         CELL_BACKWARD,
-        "dh * o * (1 - t * t)",
+        "dh * o * (1 - tanh_c * tanh_c)",
         "dh * o",
         test_lstm.test_complex_step_of_a_step,
     ),
@@ -199,15 +199,15 @@ BACKWARD = [
     Mutant(
         "lstm_step: c' in place of c at the forget gate",
         STEP,
-        "cell_backward(dh, dc, c, t,",
-        "cell_backward(dh, dc, c_next, t,",
+        "cell_backward(dh, dc, c, tanh_c,",
+        "cell_backward(dh, dc, c_next, tanh_c,",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
         "lstm_step: c' in place of tanh(c') at the output gate",
         CELL_BACKWARD,
-        "xp.multiply(dh, t, out",
-        "xp.multiply(dh, xp.arctanh(t), out",
+        "xp.multiply(dh, tanh_c, out",
+        "xp.multiply(dh, xp.arctanh(tanh_c), out",
         test_lstm.test_complex_step_of_a_step,
     ),
     Mutant(
@@ -330,7 +330,7 @@ BACKWARD = [
         test_decoder.test_complex_step_with_the_image_at_every_step,
     ),
     Mutant(
-        "decoder: no dropout of the features in dV",
+        "decoder: no dropout of the features in dW_image",
         OUTPUTS,
         "matmul(image.T, ",
         "matmul(batch.features.T, ",

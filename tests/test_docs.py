@@ -41,6 +41,27 @@ def test_source_is_copied_unchanged():
     )
 
 
+def test_docstrings_are_shortened_to_their_first_line():
+    code = snippets.source("minicap.nn.dense", "elu")
+    lines = code.splitlines()
+    assert lines[1].endswith('exp(z) - 1 elsewhere."""') and lines[2].startswith("    xp =")
+
+
+def test_a_few_lines_can_be_copied():
+    code = snippets.source("minicap.nn.lstm", "lstm", "for size in", "start += size")
+    assert code.startswith("for size in batch_sizes:\n    rows")
+    assert code.endswith("    start += size\n")
+    with pytest.raises(LookupError, match="nn.lstm:lstm has no line that begins with 'nothing'"):
+        snippets.source("minicap.nn.lstm", "lstm", "for size in", "nothing")
+
+
+def test_snapshots_are_updated_only_on_demand(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1)\n```\n\n```snapshot\n2\n```\n")
+    assert blocks.run(page) == page.read_text()
+    assert "```snapshot\n1\n```" in blocks.run(page, update_snapshots=True)
+
+
 def parameter(page):
     """The test's parameter: slow if the page needs a model, or trains one."""
     slow = blocks.MODEL in page.read_text() or page.stem == "resume"

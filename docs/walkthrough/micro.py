@@ -57,11 +57,11 @@ def initialise(F, H, D, V, rng):
     def glorot(n, m):
         return rng.uniform(-1, 1, (n, m)) * np.sqrt(6 / (n + m))
 
-    p = {"W_image": glorot(F, H), "b_image": np.zeros(H)}
-    p |= {"E": rng.uniform(-1, 1, (V, D))}
-    p |= {"W": glorot(D, 4 * H), "U": glorot(H, 4 * H), "b": np.zeros(4 * H)}
-    p |= {"W_out": glorot(H, V), "b_out": np.zeros(V)}
-    return {name: array.astype("float32") for name, array in p.items()}
+    params = {"W_image": glorot(F, H), "b_image": np.zeros(H)}
+    params |= {"E": rng.uniform(-1, 1, (V, D))}
+    params |= {"W": glorot(D, 4 * H), "U": glorot(H, 4 * H), "b": np.zeros(4 * H)}
+    params |= {"W_out": glorot(H, V), "b_out": np.zeros(V)}
+    return {name: array.astype("float32") for name, array in params.items()}
 
 
 def elu(z):
@@ -72,9 +72,9 @@ def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
 
-def lstm_step(p, word, h, c):
+def lstm_step(params, word, h, c):
     """Return the new h and c, and what the backward pass needs."""
-    z = p["E"][word] @ p["W"] + h @ p["U"] + p["b"]
+    z = params["E"][word] @ params["W"] + h @ params["U"] + params["b"]
     z_i, z_j, z_f, z_o = np.split(z, 4, axis=1)
     i = sigmoid(z_i)
     j = np.tanh(z_j)
@@ -88,35 +88,35 @@ def lstm_step(p, word, h, c):
 # 3. The loss and its gradients
 
 
-def loss_and_gradients(p, x, ids, mask):
+def loss_and_gradients(params, x, ids, mask):
     """Return the mean cross-entropy of the words, in nats, and its gradient for each parameter."""
     # Forward pass
-    z = x @ p["W_image"] + p["b_image"]
+    z = x @ params["W_image"] + params["b_image"]
     h0 = elu(z)
     h, c = h0, h0
     rows = np.arange(len(ids))
     loss = 0.0
     steps = []
     for t in range(ids.shape[1] - 1):
-        h, c, cache = lstm_step(p, ids[:, t], h, c)
-        a = h @ p["W_out"] + p["b_out"]
+        h, c, cache = lstm_step(params, ids[:, t], h, c)
+        a = h @ params["W_out"] + params["b_out"]
         e = np.exp(a - a.max(axis=1, keepdims=True))
-        P = e / e.sum(axis=1, keepdims=True)
+        p = e / e.sum(axis=1, keepdims=True)
         targets = ids[:, t + 1]
         weight = mask[:, t] / mask.sum()
-        loss -= (np.log(P[rows, targets]) * weight).sum()
-        da = P.copy()
+        loss -= (np.log(p[rows, targets]) * weight).sum()
+        da = p.copy()
         da[rows, targets] -= 1
         da *= weight[:, None]
         steps.append((cache, h, da))
     # Backward pass, from the last step to the first
-    g = {name: np.zeros_like(array) for name, array in p.items()}
+    grads = {name: np.zeros_like(array) for name, array in params.items()}
     dh = np.zeros_like(h0)
     dc = np.zeros_like(h0)
     for (word, h_old, c_old, i, j, f, o, c), h, da in reversed(steps):
-        g["W_out"] += h.T @ da
-        g["b_out"] += da.sum(axis=0)
-        dh = dh + da @ p["W_out"].T
+        grads["W_out"] += h.T @ da
+        grads["b_out"] += da.sum(axis=0)
+        dh = dh + da @ params["W_out"].T
         tanh_c = np.tanh(c)
         dc = dc + dh * o * (1 - tanh_c**2)
         dz_i = dc * j * i * (1 - i)
@@ -124,39 +124,39 @@ def loss_and_gradients(p, x, ids, mask):
         dz_f = dc * c_old * f * (1 - f)
         dz_o = dh * tanh_c * o * (1 - o)
         dz = np.hstack([dz_i, dz_j, dz_f, dz_o])
-        g["W"] += p["E"][word].T @ dz
-        g["U"] += h_old.T @ dz
-        g["b"] += dz.sum(axis=0)
-        np.add.at(g["E"], word, dz @ p["W"].T)
-        dh = dz @ p["U"].T
+        grads["W"] += params["E"][word].T @ dz
+        grads["U"] += h_old.T @ dz
+        grads["b"] += dz.sum(axis=0)
+        np.add.at(grads["E"], word, dz @ params["W"].T)
+        dh = dz @ params["U"].T
         dc = dc * f
     dz = (dh + dc) * np.where(z > 0, 1, h0 + 1)
-    g["W_image"] += x.T @ dz
-    g["b_image"] += dz.sum(axis=0)
-    return loss, g
+    grads["W_image"] += x.T @ dz
+    grads["b_image"] += dz.sum(axis=0)
+    return loss, grads
 
 
 # 4. Training and generation
 
 
-def adam_step(p, g, m, v, t, rate):
+def adam_step(params, grads, m, v, t, rate):
     """Update the parameters in place (Kingma and Ba 2015, algorithm 1)."""
-    for name in p:
-        m[name] += 0.1 * (g[name] - m[name])
-        v[name] += 0.001 * (g[name] ** 2 - v[name])
+    for name in params:
+        m[name] += 0.1 * (grads[name] - m[name])
+        v[name] += 0.001 * (grads[name] ** 2 - v[name])
         m_hat = m[name] / (1 - 0.9**t)
         v_hat = v[name] / (1 - 0.999**t)
-        p[name] -= rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+        params[name] -= rate * m_hat / (np.sqrt(v_hat) + 1e-8)
 
 
-def generate(p, x, words, longest=20):
+def generate(params, x, words, longest=20):
     """Return a caption for each row of x: the likeliest word at every step, until #END#."""
-    h = c = elu(x @ p["W_image"] + p["b_image"])
+    h = c = elu(x @ params["W_image"] + params["b_image"])
     word = np.full(len(x), words.index(START))
     chosen = []
     for _ in range(longest):
-        h, c, _ = lstm_step(p, word, h, c)
-        word = (h @ p["W_out"] + p["b_out"]).argmax(axis=1)
+        h, c, _ = lstm_step(params, word, h, c)
+        word = (h @ params["W_out"] + params["b_out"]).argmax(axis=1)
         chosen.append(word)
     captions = [[words[k] for k in row] + [END] for row in np.transpose(chosen)]
     return [" ".join(caption[: caption.index(END)]) for caption in captions]
@@ -168,21 +168,21 @@ def train(seconds=90, batch_size=128, rate=4e-3, seed=0):
     features, pairs = load_scenes()
     words = sorted({word for _, caption in pairs["train"] for word in caption})
     id_of = {word: k for k, word in enumerate(words)}
-    p = initialise(F=96, H=128, D=64, V=len(words), rng=rng)
-    m = {name: np.zeros_like(array) for name, array in p.items()}
-    v = {name: np.zeros_like(array) for name, array in p.items()}
+    params = initialise(F=96, H=128, D=64, V=len(words), rng=rng)
+    m = {name: np.zeros_like(array) for name, array in params.items()}
+    v = {name: np.zeros_like(array) for name, array in params.items()}
     x_dev = np.array([features[pairs["dev"][0][0]]])
     start = time.perf_counter()
     t = 0
     while (done := (time.perf_counter() - start) / seconds) < 1:
         rows = rng.integers(len(pairs["train"]), size=batch_size)
         batch = make_batch([pairs["train"][k] for k in rows], features, id_of)
-        loss, g = loss_and_gradients(p, *batch)
+        loss, grads = loss_and_gradients(params, *batch)
         t += 1
-        adam_step(p, g, m, v, t, rate * (1 - done))
+        adam_step(params, grads, m, v, t, rate * (1 - done))
         if t % 200 == 0:
-            print(f"step {t:4}  loss {loss:.2f}  {generate(p, x_dev, words)[0]}", flush=True)
-    return p, words
+            print(f"step {t:4}  loss {loss:.2f}  {generate(params, x_dev, words)[0]}", flush=True)
+    return params, words
 
 
 if __name__ == "__main__":

@@ -28,14 +28,14 @@ NO_MASKS: Mapping[str, Array] = {}
 
 
 def split_lstm(config: DecoderConfig, weights: Array) -> tuple[Array, Array, Array, Array]:
-    """Split the LSTM's weights [V; U; W; b] into blocks, which are views.
+    """Split the LSTM's weights [W_image; U; W; b] into blocks, which are views.
 
     Returns:
-        V (F or 0, 4 H), U (H, 4 H), [W; b] (E + 1, 4 H) and [U; W; b] (H + E + 1, 4 H).
+        W_image (F or 0, 4 H), U (H, 4 H), [W; b] (D + 1, 4 H) and [U; W; b] (H + D + 1, 4 H).
     """
-    H, E = config.hidden_size, config.embedding_size
-    V, UWb = weights[: -(H + E + 1)], weights[-(H + E + 1) :]
-    return V, UWb[:H], UWb[H:], UWb
+    H, D = config.hidden_size, config.embedding_size
+    W_image, UWb = weights[: -(H + D + 1)], weights[-(H + D + 1) :]
+    return W_image, UWb[:H], UWb[H:], UWb
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Decoder:
             ``backward(dy, gradients)``, which fills in every gradient but that of `token_logits`.
         """
         p = self.parameters
-        V, U, Wb, _ = split_lstm(self.config, p["lstm"])
+        W_image, U, Wb, _ = split_lstm(self.config, p["lstm"])
         image, _ = dropout(batch.features, masks.get("features"))
         h0, back_image = self.dense_layers(self.config.image_layers, image, masks)  # 1
         # Each distinct word is embedded and projected once; then the projections are gathered.
@@ -118,8 +118,8 @@ class Decoder:
         x, back_dropout_x = dropout(x, masks.get("lstm"))  # 3
         zx_of_words, back_project = dense(x, Wb)  # 4
         zx, back_gather = embedding(batch.positions, zx_of_words)  # 5
-        if len(V):  # each image is projected once, too
-            zx_of_images, back_gather_images = embedding(batch.captions, image @ V)  # 6
+        if len(W_image):  # each image is projected once, too
+            zx_of_images, back_gather_images = embedding(batch.captions, image @ W_image)  # 6
             zx += zx_of_images
         h, back_lstm = lstm(zx, h0, h0, U, batch.batch_sizes, allocate)  # 7
         y, back_bottleneck = self.dense_layers(self.config.output_layers, h, masks)  # 8
@@ -127,13 +127,13 @@ class Decoder:
 
         @once
         def backward(dy: Array, gradients: Mapping[str, Array]) -> None:
-            dV, dU, dWb, _ = split_lstm(self.config, gradients["lstm"])
+            dW_image, dU, dWb, _ = split_lstm(self.config, gradients["lstm"])
             dy = back_dropout_y(dy)  # from 9
             dh = back_bottleneck(dy, gradients)  # from 8
             dzx, dh0, dc0, _ = back_lstm(dh, out=dU)  # from 7
-            if len(V):
+            if len(W_image):
                 dzx_of_images = back_gather_images(dzx)
-                array_module(dV).matmul(image.T, dzx_of_images, out=dV)  # from 6
+                array_module(image).matmul(image.T, dzx_of_images, out=dW_image)  # from 6
             dzx_of_words = back_gather(dzx)  # from 5
             dx, _ = back_project(dzx_of_words, out=dWb)  # from 4
             dx = back_dropout_x(dx)  # from 3
@@ -184,8 +184,8 @@ class Decoder:
             features: (N, F), scaled.
         """
         h0, _ = self.dense_layers(self.config.image_layers, features)
-        V, *_ = split_lstm(self.config, self.parameters["lstm"])
-        return (h0, h0, features @ V) if len(V) else (h0, h0)
+        W_image, *_ = split_lstm(self.config, self.parameters["lstm"])
+        return (h0, h0, features @ W_image) if len(W_image) else (h0, h0)
 
     def step(self, words: Array, state: State) -> tuple[Array, State]:
         """Run one word per caption through all layers but the last.

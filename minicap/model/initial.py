@@ -34,15 +34,15 @@ def initial_parameters(
         Parameters in float32, on the host.
     """
     parameters = Parameters(shapes)
-    V, _, _, UWb = split_lstm(config, parameters["lstm"])
+    W_image, _, _, UWb = split_lstm(config, parameters["lstm"])
     for name, Wb in parameters.items():
         if name == "word_embed":
             Wb[...] = rng.uniform(-embedding_range, embedding_range, Wb.shape)
         else:  # the bias, which is the last row, stays zero
             W = (UWb if name == "lstm" else Wb)[:-1]
             W[...] = glorot_uniform(rng, *W.shape)
-    if len(V):  # with a fan-in of its own
-        V[...] = image_gain * glorot_uniform(rng, *V.shape)
+    if len(W_image):  # with a fan-in of its own
+        W_image[...] = image_gain * glorot_uniform(rng, *W_image.shape)
     parameters[config.image_layers[0]][:-1] *= image_gain
     if frequencies is not None:
         parameters["token_logits"][-1] = numpy.log(frequencies / frequencies.sum())

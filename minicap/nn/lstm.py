@@ -99,8 +99,8 @@ def cell(
         c', tanh(c') and h', each (N, H).
     """
     c_next = f * c + i * j  # 2
-    t = xp.tanh(c_next)  # 3
-    return c_next, t, o * t  # 4
+    tanh_c = xp.tanh(c_next)  # 3
+    return c_next, tanh_c, o * tanh_c  # 4
 
 
 @fused
@@ -109,19 +109,19 @@ def cell_backward(xp: ModuleType, *arrays: Array) -> Array:
 
     Args:
         xp: array library; `fused` supplies it.
-        *arrays: dh, dc, c, t, i, j, f, o, di, dj, df, do, each (N, H). dh and dc are the upstream
-            gradients of h' and c'; t is tanh(c'); di, dj, df and do are filled in.
+        *arrays: dh, dc, c, tanh_c, i, j, f, o, di, dj, df, do, each (N, H). dh and dc are the
+            upstream gradients of h' and c'; tanh_c is tanh(c'); di, dj, df and do are filled in.
 
     Returns:
         The gradient of c (N, H).
     """
-    dh, dc, c, t, i, j, f, o, di, dj, df, do = arrays
+    dh, dc, c, tanh_c, i, j, f, o, di, dj, df, do = arrays
     # dc is the gradient from step t + 1 only; the path through h' is added here.
-    dc = dc + dh * o * (1 - t * t)  # from 4 and 3
+    dc = dc + dh * o * (1 - tanh_c * tanh_c)  # from 4 and 3
     xp.multiply(dc, j, out=di)  # from 2
     xp.multiply(dc, i, out=dj)  # from 2
     xp.multiply(dc, c, out=df)  # from 2
-    xp.multiply(dh, t, out=do)  # from 4
+    xp.multiply(dh, tanh_c, out=do)  # from 4
     return dc * f  # from 2
 
 
@@ -145,12 +145,12 @@ def lstm_step(
     gates = xp.empty_like(z) if out is None else out
     gate_activations(z, scale, shift, gates)  # 1
     i, j, f, o = split_gates(gates)
-    c_next, t, h_next = cell(c, i, j, f, o)  # 2 to 4
+    c_next, tanh_c, h_next = cell(c, i, j, f, o)  # 2 to 4
 
     @once
     def backward(dh: Array, dc: Array, out: Array | None = None) -> tuple[Array, Array]:
         dz = xp.empty_like(z) if out is None else out
-        dc = cell_backward(dh, dc, c, t, i, j, f, o, *split_gates(dz))  # from 4 to 2
+        dc = cell_backward(dh, dc, c, tanh_c, i, j, f, o, *split_gates(dz))  # from 4 to 2
         gate_activations_backward(dz, scale, gates)  # from 1
         return dz, dc
 
