@@ -16,7 +16,7 @@ class Batch:
 
     Attributes:
         features: (N, F) float32 image features, one row per caption, longest caption first.
-        words: (D,) the distinct ids among the inputs, ascending.
+        words: (S,) the distinct ids among the inputs, ascending.
         positions: (R,) the inputs as indices into ``words``.
         captions: (R,) the caption (0..N-1) that each input belongs to.
         targets: (R,) the id that follows each input.
@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers N, D and R: ``{"captions": N, "words": D, "rows": R}``."""
+        """The numbers N, S and R: ``{"captions": N, "words": S, "rows": R}``."""
         captions, words, rows = self.features, self.words, self.targets
         return {"captions": len(captions), "words": len(words), "rows": len(rows)}
 
