@@ -72,7 +72,7 @@ class Critic:
         images: numpy.ndarray,
         rng: numpy.random.Generator,
     ) -> tuple[Batch, numpy.ndarray]:
-        """Sample captions, and weight each of their words by the caption's advantage r - b.
+        """Sample captions, and weight each of their words by the caption's advantage Q - B.
 
         Args:
             decoder: the decoder to sample from.
@@ -95,10 +95,9 @@ class Critic:
         rewards = numpy.array(
             [self.reward(images[n], ids[1:]) for n, ids in zip(owners, captions, strict=True)]
         ).reshape(len(images), self.samples)
-        # r - b = r - (sum - r) / (samples - 1) = (r - mean) samples / (samples - 1)
-        advantages = (rewards - rewards.mean(axis=1, keepdims=True)) * (
-            self.samples / (self.samples - 1)
-        )
+        # Q - B = Q - (sum - Q) / (n - 1) = (Q - mean) n / (n - 1)
+        n = self.samples
+        advantages = (rewards - rewards.mean(axis=1, keepdims=True)) * (n / (n - 1))
         lengths = numpy.array([len(ids) for ids in captions])
         ids = numpy.zeros((len(captions), lengths.max()), dtype=int)
         for row, caption in zip(ids, captions, strict=True):
