@@ -1,10 +1,10 @@
 """Self-critical sequence training: policy gradients with CIDEr-D as the reward.
 
 The model samples captions of each training image. The loss of a sampled caption is
--(r - b) sum log p over its words (REINFORCE with a baseline; Rennie et al. 2017), where r is its
-reward and b the mean reward of the image's other sampled captions (the leave-one-out baseline of
-Kool et al. 2019; Rennie et al. take the reward of the greedy caption). Because b does not depend on
-the caption itself, the gradient stays unbiased. This is the supervised loss with the weight r - b
+-(Q - B) sum log p over its words (REINFORCE with a baseline; Rennie et al. 2017), where Q is its
+reward and B the mean reward of the image's other sampled captions (the leave-one-out baseline of
+Kool et al. 2019; Rennie et al. take the reward of the greedy caption). Because B does not depend on
+the caption itself, the gradient stays unbiased. This is the supervised loss with the weight Q - B
 for each word; docs/walkthrough/13-better.md derives it.
 """
 
