@@ -87,7 +87,7 @@ def loss() -> Picture:
     p.text(
         380,
         280,
-        f"The right word is “boat”: loss = −log {P[target]:.3f} = {float(value):.2f} nats",
+        f"The target is “boat”: loss = −log {P[target]:.3f} = {float(value):.2f} nats",
         13,
         "soft",
     )
@@ -103,7 +103,7 @@ def bleu() -> Picture:
     def ngrams(words: list[str], n: int) -> Counter:
         return Counter(tuple(words[k : k + n]) for k in range(len(words) - n + 1))
 
-    p = Picture(790, 360, "Runs of one to four words that a caption shares with its references")
+    p = Picture(790, 360, "N-grams of one to four words that a caption shares with its references")
     step, top = 96, 52
     for k, word in enumerate(candidate):
         p.text(60 + k * step + step / 2, 30, word, 16, style="mono")
@@ -124,7 +124,7 @@ def bleu() -> Picture:
         p.text(30, middle, f"n = {n}", 13, "soft")
         p.text(776, middle, f"{correct}/{len(candidate) - n + 1}", 14, "ink", "end", "bold")
         top += n * 22 + 14
-    p.text(60, top + 8, "Green: stands in a reference as well.", 13, "soft", "start")
+    p.text(60, top + 8, "Green: the n-gram also occurs in a reference.", 13, "soft", "start")
     return p
 
 
@@ -149,17 +149,23 @@ def gradient_error() -> Picture:
     central = [error((along(h) - along(-h)) / (2 * h)) for h in steps]
     one_sided = [error((along(h) - along(0)) / h) for h in steps]
     imaginary = [error(numpy.imag(along(1j * h)) / h) for h in steps]
-    p = Picture(760, 380, "Relative error of three numerical derivatives against the step's size")
+    p = Picture(760, 376, "Relative error of three numerical derivatives against the step size")
     axes = Axes(p, (80, 30, 640, 280), (1e-18, 1), (1e-17, 10), "xy")
     axes.ticks([10.0**k for k in range(-18, 1, 3)], [10.0**k for k in range(-16, 1, 4)], power)
-    for ys, colour in (one_sided, "gold"), (central, "red"), (imaginary, "blue"):
-        axes.dots(steps, ys, colour)
-        axes.curve(steps, ys, colour, 1)
-    p.text(640, 62, "one-sided", 14, "gold")
-    p.text(590, 180, "central", 14, "red", "end")
-    p.text(240, 278, "complex step", 14, "blue")
-    p.text(400, 352, "h, the size of the step", 13, "soft")
-    p.text(84, 16, "relative error", 13, "soft", "start")
+    for ys, colour, dash in (
+        (one_sided, "gold", ""),
+        (imaginary, "blue", ""),
+        (central, "red", "6 5"),
+    ):
+        axes.curve(steps, ys, colour, 3 if colour == "blue" else 2, dash)
+    p.text(672, 100, "forward", 14, "gold", "start", "bold")
+    p.text(672, 116, "difference", 14, "gold", "start", "bold")
+    p.text(400, 130, "central difference", 14, "red", "middle", "bold")
+    p.text(250, 272, "complex step", 14, "blue", "middle", "bold")
+    p.text(604, 250, "on the right, central", 13, "soft", "start")
+    p.text(604, 266, "and complex coincide", 13, "soft", "start")
+    p.text(400, 352, "step size δ", 14, "soft")
+    p.text(80, 16, "relative error of the derivative", 14, "soft", "start")
     return p
 
 
@@ -235,22 +241,28 @@ def memory() -> Picture:
                 lengths[last] += numpy.linalg.norm(dc) / runs
         return lengths
 
-    p = Picture(760, 360, "How much of a gradient is left after so many steps back")
+    p = Picture(
+        760,
+        360,
+        "The norm of a gradient after t steps back, in plain recurrent networks and in LSTMs",
+    )
     axes = Axes(p, (70, 34, 500, 260), (1, steps), (1e-9, 1e3), "y")
     axes.ticks([1, 5, 10, 15, 20, 25, 30])
     axes.ticks([], [10.0**k for k in range(-9, 4, 2)], power)
     t = numpy.arange(1, steps + 1)
     for ys, colour, words in (
-        (plain(0.7), "red", "plain, small U"),
-        (plain(2.2), "gold", "plain, large U"),
+        (plain(0.7), "red", "plain, small weights"),
+        (plain(2.2), "gold", "plain, large weights"),
         (cell(0), "violet", "LSTM, forget bias 0"),
         (cell(1), "blue", "LSTM, forget bias 1"),
-        (cell(5), "green", "LSTM, gates open"),
+        (cell(5), "green", "LSTM, open forget gate"),
     ):
         axes.curve(t, numpy.maximum(ys, 1e-9), colour)
         p.text(578, axes.at(1, max(ys[-1], 1e-9))[1], words, 13, colour, "start")
-    p.text(320, 336, "steps back", 13, "soft")
-    p.text(70, 16, "length of the gradient, 1 at the start", 13, "soft", "start")
+    p.text(320, 336, "steps back", 14, "soft")
+    p.text(70, 16, "norm of the gradient (1 at the start)", 14, "soft", "start")
+    x, y = axes.at(13, 2e-7)
+    p.text(x - 6, y + 26, "σ(0) = ½ per step", 13, "violet", "end")
     return p
 
 

@@ -33,27 +33,26 @@ def inception() -> Picture:
         return new
 
     network((3, IMAGE_SIZE), conv, pool, concat)
-    sides = [("photo", 3, IMAGE_SIZE), *((n, c, s) for n, (c, s) in found.items())]
-    p = Picture(700, 345, "InceptionV3: pixels become fewer and channels more, block by block")
-    middle, x = 150, 24.0
+    sides = [("image", 3, IMAGE_SIZE), *((n, c, s) for n, (c, s) in found.items())]
+    p = Picture(760, 372, "InceptionV3: pixels become fewer and channels more, block by block")
+    middle, x = 130, 20.0
     colours = {35: "blue", 17: "violet", 8: "red"}
     for name, channels, length in sides:
-        height = 50 + 0.7 * length
-        width = 20 + channels / 64
+        height, width = 0.75 * length, 18 + channels / 64
         colour = colours.get(length, "ink")
-        p.box(x, middle - height / 2, width, height, "", colour, "shade", round=3)
-        style = "bold" if name == "photo" else ""
-        p.turned(x + width / 2, middle, name, -90, 11, colour, "middle", style)
-        p.text(x + width / 2, middle + height / 2 + 12, str(channels), 11, "soft")
-        x += width + 13
-    p.line([(x - 9, middle), (x + 20, middle)], arrow=True)
-    p.box(x + 26, middle - 70, 22, 140, "", "green", "shade", round=3)
-    p.turned(x + 37, middle, "2,048 numbers", -90, 12, "green", "middle", "bold")
-    p.text(x + 8, middle - 12, "mean", 11, "soft")
-    p.text(24, 322, "A block's height stands for its pixels on a side:", 12, "soft", "start")
-    for x, length, colour in (318, 35, "blue"), (343, 17, "violet"), (363, 8, "red"):
-        p.text(x, 322, str(length), 12, colour, style="bold")
-    p.text(385, 322, "The number below it: its channels.", 12, "soft", "start")
+        p.box(x, middle - height / 2, width, height, "", colour, "shade", round=1)
+        p.text(x + width / 2, 256, str(channels), 11, "soft")
+        p.turned(x + width / 2 + 2, 276, name, -55, 12, colour, "end")
+        x += width + 17
+    p.text(20, 350, "Heights are to scale:", 13, "soft", "start")
+    for left, length, colour in (155, 299, "ink"), (190, 35, "blue"), (218, 17, "violet"):
+        p.text(left, 350, f"{length},", 13, colour, "start", "bold")
+    p.text(244, 350, "8", 13, "red", "start", "bold")
+    p.text(258, 350, "pixels per side. Numbers: channels.", 13, "soft", "start")
+    p.line([(x - 12, middle), (x + 30, middle)], arrow=True)
+    p.text(x + 8, middle - 14, "mean", 12, "soft")
+    p.box(x + 34, middle - 70, 24, 140, "", "green", "shade", round=3)
+    p.turned(x + 46, middle, "2,048 features", -90, 13, "green", "middle", "bold")
     return p
 
 
@@ -157,7 +156,7 @@ def dense() -> Picture:
 def lstm_cell() -> Picture:
     """One step of the LSTM, with the names the code uses."""
     p = Picture(
-        760, 430, "One step of an LSTM: the cell's line runs along the top, gates stand below"
+        760, 430, "One step of an LSTM: the cell state runs along the top, the gates are below it"
     )
     top, gates, low = 70, 250, 350
     p.box(110, 30, 560, 340, "", "pale", "paper", round=14)
@@ -174,17 +173,10 @@ def lstm_cell() -> Picture:
         p.box(x - 30, gates - 20, 60, 40, kind, "blue", size=16)
         p.text(x + 40, gates - 34, name, 17, "blue", "start" if name == "x" else "middle", "italic")
         p.line([(x, low), (x, gates + 24)], arrow=True)
-        p.text(
-            x + 16,
-            low - 36,
-            f"z{'ᵢⱼ'['ij'.index(name)] if name in 'ij' else ''}",
-            14,
-            "soft",
-            "start",
-            "italic",
-        )
-        if name not in "ij":
-            p.text(x + 25, low - 31, name, 10, "soft", "start", "italic")
+        p.text(x + 10, low - 32, "z", 14, "soft", "start", "italic")
+        p.text(x + 18, low - 27, name, 10, "soft", "start", "italic")
+        if name == "f":
+            p.text(x + 26, low - 32, "+ 1", 14, "red", "start", "bold")
     p.line([(192, gates - 22), (192, top + 17)], "blue", arrow=True)
     p.line([(302, gates - 22), (302, 160), (345, 160)], "blue", arrow=True)
     p.line([(422, gates - 22), (422, 160), (379, 160)], "blue", arrow=True)
@@ -194,51 +186,59 @@ def lstm_cell() -> Picture:
     p.line([(600, top), (600, 116)], "green", 2, arrow=True)
     p.box(570, 118, 60, 36, "tanh", "green", size=15)
     p.line([(600, 156), (600, 184)], "green", arrow=True)
-    p.text(616, 170, "t", 15, "green", style="italic")
-    p.ring(600, 200, "×", colour="red")
+    p.text(612, 171, "tanh c′", 14, "green", "start", style="italic")
+    p.ring(600, 200, "×", colour="violet")
     p.line([(532, gates - 22), (532, 200), (583, 200)], "blue", arrow=True)
-    p.line([(614, 200), (690, 200)], "red", 3, arrow=True)
-    p.text(710, 200, "h′", 18, "red", style="italic")
+    p.line([(614, 200), (690, 200)], "violet", 3, arrow=True)
+    p.text(710, 200, "h′", 18, "violet", style="italic")
     p.line([(192, low), (532, low)], "ink")
-    p.line([(74, low), (192, low)], "red", 3)
-    p.text(60, low, "h", 18, "red", style="italic")
+    p.line([(74, low), (192, low)], "violet", 3)
+    p.text(60, low, "h", 18, "violet", style="italic")
     p.line([(250, 398), (250, low + 2)], "ink", arrow=True)
     p.text(250, 412, "x, the word", 14)
-    p.text(430, low + 40, "z = x W + b + h U, cut into four", 14, "soft")
+    p.text(496, low + 40, "z = x W + h U + b, in four parts; + 1 is the forget bias", 14, "soft")
     return p
 
 
 def lstm_unrolled() -> Picture:
     """Four steps, with the states and gradients that flow between them."""
     p = Picture(
-        760, 300, "An LSTM along a caption; gradients flow back from the last word to the photo"
+        760, 330, "An LSTM along a caption: cell and hidden states go right, gradients go back"
     )
     shown = ["#START#", "two", "red", "boats"]
     after = ["two", "red", "boats", "#END#"]
-    p.box(16, 96, 92, 60, "photo\nh₀ = c₀", "gold", size=13)
+    lanes = {"c": (112, "green"), "h": (168, "violet")}
+    p.box(14, 96, 78, 100, "image", "gold", size=14)
     for k, (word, target) in enumerate(zip(shown, after)):
-        x = 150 + k * 150
-        p.box(x, 92, 84, 68, "LSTM", "blue", size=15)
-        p.line([(x - 40, 110), (x - 3, 110)], "green", 2, arrow=True)
-        p.line([(x - 3, 142), (x - 40, 142)], "red", 2, arrow=True, dash="4 3")
-        p.line([(x + 42, 206), (x + 42, 164)], arrow=True)
-        p.text(x + 42, 220, word, 13, style="mono")
-        p.line([(x + 30, 90), (x + 30, 52)], arrow=True)
-        p.line([(x + 54, 52), (x + 54, 90)], "red", 1.5, arrow=True, dash="4 3")
-        p.text(x + 42, 36, target, 13, style="mono")
-    p.line([(40, 262), (80, 262)], "green", 2, arrow=True)
-    p.text(88, 262, "h and c, to the next step", 13, "soft", "start")
-    p.line([(330, 262), (290, 262)], "red", 2, arrow=True, dash="4 3")
-    p.text(338, 262, "dh and dc, to the step before", 13, "soft", "start")
-    p.text(650, 36, "", 12)
-    p.text(88, 36, "next word?", 13, "soft")
-    p.text(88, 220, "word", 13, "soft")
+        x = 148 + k * 152
+        p.box(x, 84, 88, 124, "LSTM", "ink", size=15)
+        for name, (y, colour) in lanes.items():
+            start = 94 if k == 0 else x - 62
+            p.line([(start, y), (x - 3, y)], colour, 2.5, arrow=True)
+            p.line([(x - 3, y + 12), (start, y + 12)], "red", 1.5, arrow=True, dash="4 3")
+            p.text((start + x) / 2, y - 12, f"{name}{'₀₁₂₃'[k]}", 14, colour, style="italic")
+        p.line([(x + 44, 254), (x + 44, 212)], arrow=True)
+        p.text(x + 44, 268, word, 14, style="mono")
+        p.line([(x + 32, 82), (x + 32, 48)], "violet", 2, arrow=True)
+        p.line([(x + 56, 48), (x + 56, 82)], "red", 1.5, arrow=True, dash="4 3")
+        p.text(x + 44, 32, target, 14, style="mono")
+    p.text(53, 32, "target", 14, "soft")
+    p.text(53, 268, "input", 14, "soft")
+    for left, colour, words in (
+        (20, "green", "cell state c"),
+        (210, "violet", "hidden state h"),
+        (416, "red", "their gradients, dc and dh"),
+    ):
+        dash = "4 3" if colour == "red" else ""
+        ends = [(left, 308), (left + 44, 308)]
+        p.line(ends[::-1] if dash else ends, colour, 2.5, arrow=True, dash=dash)
+        p.text(left + 54, 308, words, 14, "ink", "start")
     return p
 
 
 def packing() -> Picture:
     """The same four captions, padded and packed."""
-    p = Picture(760, 250, "Four captions padded to the longest, and packed step by step")
+    p = Picture(760, 308, "Four captions padded to the longest, and packed step by step")
     captions = [
         ["a", "tree", "left", "of", "two", "boats"],
         ["two", "red", "boats"],
@@ -270,22 +270,19 @@ def packing() -> Picture:
     batch_sizes = [sum(len(c) > t for c in captions) for t in range(steps)]
     rows = sum(batch_sizes)
     p.text(400, 26, f"packed: batch_sizes = {batch_sizes}, {rows} rows", 14, anchor="start")
-    x = 400.0
-    for t, size in enumerate(batch_sizes):
+    colours = ["blue", "green", "gold", "violet", "red", "ink"]
+    number = 0
+    for t, (size, colour) in enumerate(zip(batch_sizes, colours)):
+        x = 400 + t * 58
         for row in range(size):
-            p.box(x, 50 + row * 34, 51, 28, captions[row][t], "blue", size=12, round=3)
-        p.text(x + 25, 196, f"t = {t}", 12, "soft")
-        x += 57
-    for t in range(steps):
-        p.text(24 + t * 55 + 25, 196, f"t = {t}", 12, "soft")
-    p.text(
-        24,
-        228,
-        "A caption that has ended leaves the batch: its row is simply no longer there.",
-        13,
-        "soft",
-        "start",
-    )
+            p.box(x, 50 + row * 34, 52, 28, captions[row][t], colour, size=12, round=3)
+            strip = 24 + number * 55
+            p.box(strip, 252, 51, 28, captions[row][t], colour, size=12, round=3)
+            p.text(strip + 25, 292, str(number), 12, "soft")
+            number += 1
+        p.text(x + 26, 196, f"t = {t}", 13, "soft")
+        p.text(24 + t * 55 + 25, 196, f"t = {t}", 13, "soft")
+    p.text(24, 234, "In memory, packed captions are one array, step by step:", 14, anchor="start")
     return p
 
 

@@ -1,5 +1,9 @@
-"""Drawings as SVG, by hand: a few shapes, and axes for curves. No library, no random ids, so that
-the same figure is the same file. Colours are names; light and dark each give them their own."""
+"""Draw SVG figures: a few shapes, and axes for curves.
+
+There is no library and no random id, so the same figure is always the same file. Colours have
+names. Each element has the light theme's colour as an attribute, which every viewer understands,
+and a class, to which a style sheet gives the dark theme's colour where viewers support that.
+"""
 
 import base64
 import io
@@ -36,13 +40,21 @@ DARK = {
 Point = tuple[float, float]
 
 
+def paint(fill: str = "", stroke: str = "") -> str:
+    """The attributes of an element's colours, by name; "none" for no fill."""
+    used = {kind: name for kind, name in (("fill", fill), ("stroke", stroke)) if name}
+    classes = " ".join(f"{kind}-{name}" for kind, name in used.items() if name != "none")
+    values = " ".join(f'{kind}="{LIGHT.get(name, name)}"' for kind, name in used.items())
+    return f'class="{classes}" {values}'
+
+
 def number(x: float) -> str:
-    """A coordinate, to a tenth of a pixel."""
+    """Format a coordinate, to a tenth of a pixel."""
     return f"{x:.1f}".removesuffix(".0") if abs(x) >= 0.05 else "0"
 
 
 class Picture:
-    """One drawing. x goes right and y down, in pixels; about: for those who cannot see it."""
+    """One drawing. x goes right and y down, in pixels. `about` is the title for screen readers."""
 
     def __init__(self, width: float, height: float, about: str):
         self.width, self.height, self.about = width, height, about
@@ -58,19 +70,19 @@ class Picture:
         anchor: str = "middle",
         style: str = "",
     ) -> None:
-        """Words around, or from, or up to a point that is at their middle's height. style: any of
-        the words bold, italic, mono. A ^ or _ before a character lifts or lowers it."""
+        """Write text at a point: anchor is start, middle or end, and style any of the words bold,
+        italic and mono."""
         extra = ' font-weight="600"' if "bold" in style else ""
         extra += ' font-style="italic"' if "italic" in style else ""
         extra += ' font-family="ui-monospace,Menlo,Consolas,monospace"' if "mono" in style else ""
         inner = words if words.startswith("<tspan") else escape(words)
         self.parts.append(
             f'<text x="{number(x)}" y="{number(y + 0.35 * size)}" font-size="{number(size)}" '
-            f'text-anchor="{anchor}" fill="var(--{colour})"{extra}>{inner}</text>'
+            f'text-anchor="{anchor}" {paint(colour)}{extra}>{inner}</text>'
         )
 
     def turned(self, x: float, y: float, words: str, degrees: float, *how) -> None:
-        """`text`, turned around its point."""
+        """Write text rotated around its point."""
         self.parts.append(f'<g transform="translate({x:.1f} {y:.1f}) rotate({degrees:g})">')
         self.text(0, 0, words, *how)
         self.parts.append("</g>")
@@ -84,13 +96,13 @@ class Picture:
         dash: str = "",
         curve: bool = False,
     ) -> None:
-        """Through these points; curve: as a Bezier curve with the middle ones as its handles."""
+        """Draw a line through points; curve: a Bezier curve whose handles are the middle ones."""
         start, *rest = (f"{number(x)} {number(y)}" for x, y in points)
         path = f"M{start}" + ("C" if curve else "L") + " ".join(rest)
         extra = f' stroke-dasharray="{dash}"' if dash else ""
         extra += f' marker-end="url(#{colour}-tip)"' if arrow else ""
         self.parts.append(
-            f'<path d="{path}" fill="none" stroke="var(--{colour})" '
+            f'<path d="{path}" {paint("none", colour)} '
             f'stroke-width="{number(width)}" stroke-linejoin="round"{extra}/>'
         )
 
@@ -109,12 +121,13 @@ class Picture:
         border: float = 1.5,
         style: str = "",
     ) -> None:
-        """A box with its upper left corner at (x, y), and words in its middle, a line each."""
+        """Draw a box with its upper left corner at (x, y), and lines of text in its middle."""
         extra = f' fill-opacity="{opacity:.3f}"' if opacity < 1 else ""
-        stroke = f' stroke="var(--{colour})" stroke-width="{number(border)}"' if border else ""
+        stroke = f' stroke-width="{number(border)}"' if border else ""
         self.parts.append(
             f'<rect x="{number(x)}" y="{number(y)}" width="{number(width)}" '
-            f'height="{number(height)}" rx="{number(round)}" fill="var(--{fill})"{extra}{stroke}/>'
+            f'height="{number(height)}" rx="{number(round)}" '
+            f"{paint(fill, colour if border else '')}{extra}{stroke}/>"
         )
         lines = words.split("\n") if words else []
         for k, line in enumerate(lines):
@@ -122,22 +135,21 @@ class Picture:
             self.text(x + width / 2, middle, line, size, style=style)
 
     def dot(self, x: float, y: float, radius: float = 3, colour: str = "ink") -> None:
-        """A filled circle."""
+        """Draw a filled circle."""
         self.parts.append(
-            f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" '
-            f'fill="var(--{colour})"/>'
+            f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" {paint(colour)}/>'
         )
 
     def ring(self, x: float, y: float, words: str, radius: float = 13, colour: str = "ink") -> None:
-        """A circle with a sign in it: an operation."""
+        """Draw a circle with a sign in it: an operation."""
         self.parts.append(
             f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius)}" '
-            f'fill="var(--shade)" stroke="var(--{colour})" stroke-width="1.5"/>'
+            f'{paint("shade", colour)} stroke-width="1.5"/>'
         )
         self.text(x, y, words, radius * 1.1, colour)
 
     def photo(self, x: float, y: float, side: float, image, pixels: int = 160) -> None:
-        """A Pillow picture, made small, within the file."""
+        """Embed a Pillow image, reduced in size."""
         data = io.BytesIO()
         image.resize((pixels, pixels)).quantize(48).save(data, format="PNG", optimize=True)
         encoded = base64.b64encode(data.getvalue()).decode()
@@ -147,17 +159,23 @@ class Picture:
         )
 
     def svg(self) -> str:
-        """The file's text."""
-
-        def rules(colours: dict[str, str]) -> str:
-            return "svg{" + "".join(f"--{name}:{value};" for name, value in colours.items()) + "}"
-
+        """Return the text of the file."""
         tips = "".join(
             f'<marker id="{name}-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
             f'markerHeight="7" markerUnits="userSpaceOnUse" orient="auto">'
-            f'<path d="M0 0L8 4L0 8z" fill="var(--{name})"/></marker>'
+            f'<path d="M0 0L8 4L0 8z" {paint(name)}/></marker>'
             for name in LIGHT
             if f"url(#{name}-tip)" in "".join(self.parts)
+        )
+        body = [
+            f"<defs>{tips}</defs>",
+            f'<rect width="{self.width}" height="{self.height}" rx="8" {paint("paper")}/>',
+            *self.parts,
+        ]
+        rules = "".join(
+            f".{kind}-{name}{{{kind}:{value}}}"
+            for kind in ("fill", "stroke")
+            for name, value in DARK.items()
         )
         return "\n".join(
             [
@@ -165,10 +183,8 @@ class Picture:
                 f'width="{self.width}" height="{self.height}" role="img" '
                 'font-family="system-ui,-apple-system,Segoe UI,Helvetica,Arial,sans-serif">',
                 f"<title>{escape(self.about)}</title>",
-                f"<style>{rules(LIGHT)}@media (prefers-color-scheme:dark){{{rules(DARK)}}}</style>",
-                f"<defs>{tips}</defs>",
-                f'<rect width="{self.width}" height="{self.height}" rx="8" fill="var(--paper)"/>',
-                *self.parts,
+                f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>",
+                *body,
                 "</svg>\n",
             ]
         )

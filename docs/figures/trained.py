@@ -101,9 +101,9 @@ def one_minute(model: Model, history: list[dict]) -> Picture:
         p.box(
             x, y, 5, 11, "", fill=colour, border=0, round=1, opacity=0.08 + 0.9 * abs(value) / scale
         )
-    p.text(478, 134, "some of its numbers", 12, "soft")
+    p.text(478, 134, "some of the features", 12, "soft")
     p.line([(602, 95), (632, 95)], arrow=True)
-    p.box(636, 65, 180, 60, "LSTM\nstarts from them", "gold", size=14)
+    p.box(636, 65, 180, 60, "LSTM\nstarts here", "gold", size=14)
     top, width = 230, 800 / len(steps)
     p.line(
         [(726, 128), (726, 182), (20 + width / 2, 182), (20 + width / 2, top - 32)],
@@ -133,7 +133,7 @@ def one_minute(model: Model, history: list[dict]) -> Picture:
     p.text(
         24,
         top + 158,
-        "Bars: how likely the model finds each word as the next one.",
+        "Bars: probability of the next word. The most probable one (bold) is fed back.",
         13,
         "soft",
         "start",
@@ -143,22 +143,30 @@ def one_minute(model: Model, history: list[dict]) -> Picture:
 
 def loss_curve(model: Model, history: list[dict]) -> Picture:
     """Train and dev loss of the run that made the model."""
-    p = Picture(760, 330, "Train loss and dev loss, epoch by epoch")
+    p = Picture(
+        760, 340, "Training loss and dev loss, epoch by epoch, and that of an untrained model"
+    )
     last = history[-1]["epoch"]
-    axes = Axes(p, (60, 30, 660, 240), (1, last), (0.7, 1.7))
-    axes.ticks(range(1, last + 1), [0.8, 1, 1.2, 1.4, 1.6])
-    epochs = [line["epoch"] for line in history]
+    untrained = math.log(len(model.vocabulary))
+    axes = Axes(p, (60, 34, 640, 240), (0, last), (0, 6))
+    axes.ticks(range(last + 1), range(7))
+    axes.curve([0, last], [untrained, untrained], "soft", 1.5, "5 4")
+    x, y = axes.at(last, untrained)
+    p.text(x - 6, y - 12, f"log V = {untrained:.2f}: untrained", 14, "soft", "end")
+    epochs = [0, *(line["epoch"] for line in history)]
     for key, colour, words, dy in (
-        ("train_loss", "blue", "train", -12),
-        ("dev_loss", "red", "dev", 16),
+        ("train_loss", "blue", "training", -16),
+        ("dev_loss", "red", "dev", 18),
     ):
-        ys = [line[key] for line in history]
+        ys = [untrained, *(line[key] for line in history)]
         axes.curve(epochs, ys, colour)
-        axes.dots(epochs, ys, colour, 3)
-        x, y = axes.at(epochs[-1], ys[-1])
-        p.text(x - 20, y + dy, words, 14, colour)
-    p.text(390, 308, "epoch", 13, "soft")
-    p.text(60, 14, "nats a word", 13, "soft", "start")
+        axes.dots(epochs, ys, colour, 3.5)
+        x, y = axes.at(1, ys[1])
+        p.text(x + 8, y + dy, f"{words} {ys[1]:.2f}", 14, colour, "start", "bold")
+        x, y = axes.at(last, ys[-1])
+        p.text(x - 6, y + dy, f"{ys[-1]:.2f}", 14, colour, "end", "bold")
+    p.text(380, 318, "epoch", 14, "soft")
+    p.text(60, 14, "loss in nats per word", 14, "soft", "start")
     return p
 
 
@@ -210,30 +218,69 @@ def beam_tree(model: Model, history: list[dict]) -> Picture:
 
 
 def gates(model: Model, history: list[dict]) -> Picture:
-    """Input, forget and output gate and the cell along a caption: the thirty cells that change
-    most."""
+    """The gates and the value of four chosen cells along a caption."""
     features, _, caption, _ = example(model)
     steps = list(steps_of(model, features, caption))
-    cells = numpy.array([gates["c"] for _, _, gates in steps])
-    chosen = numpy.argsort(-cells.std(axis=0))[:30]
-    first = numpy.argsort(-numpy.array(steps[-1][2]["f"])[chosen])
-    chosen = chosen[first]
-    p = Picture(860, 430, f"Gates and cells along: {caption}")
-    panel, size = 200, 11
-    for number, (name, title) in enumerate(
-        (("i", "input gate i"), ("f", "forget gate f"), ("o", "output gate o"), ("c", "cell c"))
-    ):
-        left = 20 + number * (panel + 10)
-        p.text(left + panel / 2 - 6, 18, title, 14, style="bold")
-        wide = (panel - 10) / len(steps)
-        for k, (word, _, values) in enumerate(steps):
-            for r, cell in enumerate(chosen):
-                value = float(values[name][cell])
+    i, f, o, c = (numpy.array([values[name] for *_, values in steps]) for name in "ifoc")
+    c0 = model.decoder.initial_state(model.scaling(features))[1][0]
+    before = numpy.vstack([c0, c[:-1]])
+    written = numpy.abs(c - f * before)
+    size = numpy.abs(c).max(axis=0)
+    chosen = [  # the cell that shows most clearly what each title says
+        ("keeps the image", int(numpy.argmax(f.min(axis=0) * numpy.abs(c0)))),
+        ("forgets the image at once", int(numpy.argmax(numpy.abs(c0) * (1 - f[0]) ** 2))),
+        (
+            "is written at one word",
+            int(numpy.argmax(2 * written[1:-1].max(axis=0) - written.sum(axis=0))),
+        ),
+        (
+            "is kept, and shown late",
+            int(numpy.argmax((o[-3:].mean(axis=0) - o[:3].mean(axis=0)) * size)),
+        ),
+    ]
+    p = Picture(800, 520, f"Four cells along the caption “{caption}”")
+    wide = 318 / len(steps)
+    for number, (title, cell) in enumerate(chosen):
+        left, top = 62 + number % 2 * 394, 46 + number // 2 * 212
+        p.text(left, top - 18, f"Cell {cell} {title}", 14, anchor="start", style="bold")
+        for row, (name, values) in enumerate(zip("ifoc", (i, f, o, c))):
+            p.text(left - 12, top + 13 + row * 30, name, 15, style="italic")
+            for k, value in enumerate(map(float, values[:, cell])):
                 colour = "blue" if value >= 0 else "red"
                 strength = min(abs(value) / (2 if name == "c" else 1), 1)
-                at = left + k * wide, 34 + r * size, wide - 1, size - 1
-                p.box(*at, "", fill=colour, border=0, round=1, opacity=max(strength, 0.02))
-            p.turned(left + k * wide + wide / 2, 372, word, -60, 11, "soft", "end", "mono")
+                at = left + k * wide, top + row * 30, wide - 2, 27
+                p.box(*at, "", fill=colour, border=0, round=2, opacity=max(0.85 * strength, 0.03))
+                p.text(at[0] + wide / 2 - 1, at[1] + 14, f"{value:.1f}".replace("-", "−"), 11)
+        for k, (word, *_) in enumerate(steps):
+            p.turned(left + (k + 0.6) * wide, top + 130, word, -40, 11, "soft", "end", "mono")
+    p.text(62, 498, "Gates i, f, o:", 13, "soft", "start")
+    for k in range(6):
+        p.box(
+            150 + k * 34,
+            486,
+            32,
+            24,
+            f"{k / 5:.1f}",
+            fill="blue",
+            border=0,
+            size=11,
+            opacity=max(0.17 * k, 0.03),
+        )
+    p.text(400, 498, "cell state c:", 13, "soft", "start")
+    for k in range(-4, 5):
+        value = k / 2
+        colour = "blue" if value >= 0 else "red"
+        p.box(
+            630 + k * 34,
+            486,
+            32,
+            24,
+            f"{value:.1f}".replace("-", "−"),
+            fill=colour,
+            border=0,
+            size=11,
+            opacity=max(0.425 * abs(value), 0.03),
+        )
     return p
 
 
@@ -249,7 +296,7 @@ def kept(model: Model, history: list[dict]) -> Picture:
             left = left * gates["f"]
             if t <= longest:
                 products[t].append(left)
-    p = Picture(760, 330, "The fraction of the first cell that is left, after each word")
+    p = Picture(760, 330, "The fraction of the first cell state that is left after each word")
     axes = Axes(p, (60, 30, 560, 240), (0, longest), (0, 1))
     axes.ticks(range(longest + 1), [0, 0.25, 0.5, 0.75, 1])
     steps = range(longest + 1)
@@ -259,11 +306,11 @@ def kept(model: Model, history: list[dict]) -> Picture:
         axes.curve(steps, ys, colour)
         y = max(axes.at(0, ys[-1])[1], last)
         last = y + 18
-        p.text(628, y, f"{level:.0%} have less", 13, colour, "start")
+        p.text(628, y, f"{level:.0%} of cells: less", 13, colour, "start")
     axes.curve(steps, [sigmoid(FORGET_BIAS) ** t for t in steps], "soft", 1.5, "4 4")
     p.text(280, 212, "untrained", 13, "soft")
-    p.text(340, 308, "words read", 13, "soft")
-    p.text(60, 14, "fraction of the first cell that is left", 13, "soft", "start")
+    p.text(340, 308, "words read", 14, "soft")
+    p.text(60, 14, "fraction of c₀ that is left", 13, "soft", "start")
     return p
 
 
@@ -297,9 +344,9 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
         return words
 
     rewards = sorted(reward(sample(), name) for _ in range(60))
-    p = Picture(760, 270, "Rewards of sampled captions, against that of the greedy one")
-    axes = Axes(p, (50, 24, 680, 200), (-1, 60), (0, 1))
-    axes.ticks([], [0, 0.5, 1])
+    p = Picture(760, 310, "Rewards of sixty sampled captions, compared with the greedy caption's")
+    axes = Axes(p, (60, 34, 670, 210), (-1, 60), (0, 1))
+    axes.ticks([], [0, 0.25, 0.5, 0.75, 1])
     for k, value in enumerate(rewards):
         x, y = axes.at(k, value)
         _, zero = axes.at(k, base)
@@ -307,8 +354,14 @@ def self_critical(model: Model, history: list[dict]) -> Picture:
         p.line([(x, zero), (x, y)], colour, 5)
         p.dot(x, y, 3.4, colour)
     p.line([axes.at(-1, base), axes.at(60, base)], "ink", 1.5)
-    p.text(60, axes.at(0, base)[1] - 12, "the greedy caption", 13, "ink", "start")
-    p.text(390, 248, "sixty sampled captions, sorted by their reward", 13, "soft")
+    left, line = axes.at(0, base)
+    p.text(left, line - 12, "greedy caption (baseline)", 14, "ink", "start")
+    p.text(left, line - 40, "better: made more probable", 14, "green", "start")
+    p.text(720, line + 22, "worse: made less probable", 14, "red", "end")
+    p.text(395, 266, "sixty sampled captions, sorted by reward", 14, "soft")
+    words = "reward: the fraction of the caption's words that occur in a reference"
+    p.text(60, 14, words, 14, "soft", "start")
+    p.text(395, 290, f"scene: {name}", 12, "soft")
     return p
 
 
