@@ -28,6 +28,7 @@ html_theme = "furo"
 html_title = "minicap"
 html_static_path = ["static"]
 html_css_files = ["minicap.css"]
+html_js_files = [("lstm-step.js", {"defer": "defer"})]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "friendly", "native"

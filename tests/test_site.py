@@ -15,7 +15,10 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy
 import pytest
+
+from minicap.nn.lstm import lstm_step
 
 ROOT = Path(__file__).parents[1]
 NAMES = "chromium", "chromium-browser", "google-chrome"
@@ -68,6 +71,14 @@ async function look(page) {
       return inner.documentElement.scrollWidth;
     }),
   };
+  const figure = inner.querySelector(".lstm-step");
+  if (figure) found.steps = STEPS.map((inputs) => {
+    for (const slider of figure.querySelectorAll("input")) {
+      slider.value = inputs[slider.dataset.name];
+      slider.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+    return JSON.parse(figure.dataset.values);
+  });
   frame.remove();
   return found;
 }
@@ -145,9 +156,12 @@ def test_browser_renders_every_page(site, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(site)))
     server.errors, server.result = [], None
     server.done = threading.Event()
-    server.harness = HARNESS.replace("PAGES", json.dumps(pages)).replace(
-        "WIDTHS", json.dumps(WIDTHS)
-    )
+    rng = numpy.random.default_rng(0)
+    names = "z_i", "z_j", "z_f", "z_o", "c", "dh", "dc"
+    steps = [dict(zip(names, rng.uniform(-2, 2, 7).round(2), strict=True)) for _ in range(5)]
+    server.harness = HARNESS
+    for name, value in ("PAGES", pages), ("WIDTHS", WIDTHS), ("STEPS", steps):
+        server.harness = server.harness.replace(name, json.dumps(value))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     log = tmp_path / "chromium.log"
@@ -182,3 +196,18 @@ def test_browser_renders_every_page(site, tmp_path):
     chapters = [entry for page, entry in found.items() if page.startswith("walkthrough/0")]
     assert sum(entry["math"] for entry in chapters) > 100
     assert all(entry["images"] for entry in chapters)
+    shown = found["walkthrough/06-lstm-backward.html"]["steps"]
+    assert [step["inputs"] for step in shown] == steps
+    for step in shown:
+        assert_step_is_minicap_s(**step)
+
+
+def assert_step_is_minicap_s(inputs, forward, backward):
+    """The interactive figure's numbers, which the browser has computed, are those of the layer."""
+    z = numpy.array([[inputs[f"z_{gate}"] for gate in "ijfo"]])
+    gates = numpy.empty_like(z)
+    h, c, step_backward = lstm_step(z, numpy.array([[inputs["c"]]]), out=gates)
+    expected = [*gates[0].copy(), c[0, 0], h[0, 0]]
+    numpy.testing.assert_allclose([*forward.values()], expected, rtol=0, atol=1e-12)
+    dz, dc = step_backward(numpy.array([[inputs["dh"]]]), numpy.array([[inputs["dc"]]]))
+    numpy.testing.assert_allclose([*backward.values()], [*dz[0], dc[0, 0]], rtol=0, atol=1e-12)

@@ -224,21 +224,18 @@ def gates(model: Model, history: list[dict]) -> Picture:
     i, f, o, c = (numpy.array([values[name] for *_, values in steps]) for name in "ifoc")
     c0 = model.decoder.initial_state(model.scaling(features))[1][0]
     before = numpy.vstack([c0, c[:-1]])
-    written = numpy.abs(c - f * before)
+    lost = numpy.abs(before) * (1 - f)
     size = numpy.abs(c).max(axis=0)
     chosen = [  # the cell that shows most clearly what each title says
         ("keeps the image", int(numpy.argmax(f.min(axis=0) * numpy.abs(c0)))),
         ("forgets the image at once", int(numpy.argmax(numpy.abs(c0) * (1 - f[0]) ** 2))),
-        (
-            "is written at one word",
-            int(numpy.argmax(2 * written[1:-1].max(axis=0) - written.sum(axis=0))),
-        ),
+        ("forgets at one word", int(numpy.argmax(2 * lost[1:-1].max(axis=0) - lost.sum(axis=0)))),
         (
             "is kept, and shown late",
             int(numpy.argmax((o[-3:].mean(axis=0) - o[:3].mean(axis=0)) * size)),
         ),
     ]
-    p = Picture(800, 520, f"Four cells along the caption “{caption}”")
+    p = Picture(800, 500, f"Four cells along the caption “{caption}”")
     wide = 318 / len(steps)
     for number, (title, cell) in enumerate(chosen):
         left, top = 62 + number % 2 * 394, 46 + number // 2 * 212
@@ -253,11 +250,11 @@ def gates(model: Model, history: list[dict]) -> Picture:
                 p.text(at[0] + wide / 2 - 1, at[1] + 14, f"{value:.1f}".replace("-", "−"), 11)
         for k, (word, *_) in enumerate(steps):
             p.turned(left + (k + 0.6) * wide, top + 130, word, -40, 11, "soft", "end", "mono")
-    p.text(62, 498, "Gates i, f, o:", 13, "soft", "start")
+    p.text(62, 478, "Gates i, f, o:", 13, "soft", "start")
     for k in range(6):
         p.box(
             150 + k * 34,
-            486,
+            466,
             32,
             24,
             f"{k / 5:.1f}",
@@ -266,13 +263,13 @@ def gates(model: Model, history: list[dict]) -> Picture:
             size=11,
             opacity=max(0.17 * k, 0.03),
         )
-    p.text(400, 498, "cell state c:", 13, "soft", "start")
+    p.text(400, 478, "cell state c:", 13, "soft", "start")
     for k in range(-4, 5):
         value = k / 2
         colour = "blue" if value >= 0 else "red"
         p.box(
             630 + k * 34,
-            486,
+            466,
             32,
             24,
             f"{value:.1f}".replace("-", "−"),

@@ -1,6 +1,6 @@
 """Check the gradients of thinc's layers against central differences in every input.
 
-    python tests/benchmarks/thinc_gradients.py      (needs thinc; docs/related-work.md has the result)
+    python tests/benchmarks/thinc_gradients.py   (needs thinc; docs/related-work.md has the result)
 
 thinc computes in float32, so a correct gradient has an error of about 0.001. The dense layer is the
 control: it shows that the method accepts correct gradients.
