@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(ROOT)]
 
+import notebooks  # noqa: E402
 import reference  # noqa: E402
 import snippets  # noqa: E402
 from pygments.lexers.special import TextLexer  # noqa: E402
@@ -43,11 +44,12 @@ def mathjax() -> Path:
 
 
 def before(app, config) -> None:
-    """Fail on stale pages, as the tests do; then write the reference and MathJax."""
+    """Fail on stale pages, as the tests do; then write the reference, notebooks and MathJax."""
     stale = [page.name for page in snippets.pages() if snippets.refreshed(page) != page.read_text()]
     if stale:
         raise LookupError(f"run python docs/snippets.py: code has changed in {', '.join(stale)}")
     reference.write(HERE / "reference")
+    notebooks.write(Path(app.outdir) / "notebooks")
     static = Path(app.outdir) / "_static"
     static.mkdir(parents=True, exist_ok=True)
     (static / "tex-svg.js").write_bytes(mathjax().read_bytes())
@@ -68,9 +70,19 @@ def link_sources(app, docname: str, content: list[str]) -> None:
     )
 
 
+def link_notebook(app, docname: str, content: list[str]) -> None:
+    """Add a link to the notebook at the end of each chapter."""
+    if any(docname == f"walkthrough/{page.stem}" for page in notebooks.chapters()):
+        href = f"../notebooks/{docname.partition('/')[2]}.ipynb"
+        content[0] += (
+            f'\n<p><a href="{href}" download>Download this chapter as a notebook</a></p>\n'
+        )
+
+
 def setup(app) -> None:
     """Register the lexers and hooks."""
     for language in "output", "snapshot", "flickr", "csv":
         app.add_lexer(language, TextLexer)
     app.connect("config-inited", before)
     app.connect("source-read", link_sources)
+    app.connect("source-read", link_notebook)

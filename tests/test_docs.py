@@ -1,10 +1,8 @@
 """The pages: no code is stale, every block runs, and every figure is up to date."""
 
 import contextlib
-import os
 import re
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,8 @@ sys.path.append(str(DOCS))
 pytest.importorskip("sybil", reason="sybil finds the pages' blocks (extra: test)")
 import blocks  # noqa: E402
 import snippets  # noqa: E402
+
+from tests.trained import trained  # noqa: E402
 
 
 @pytest.mark.parametrize("page", list(snippets.pages()), ids=lambda page: page.stem)
@@ -78,28 +78,6 @@ def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path, tmp_path
         (tmp_path / "runs").symlink_to(trained(tmp_path_factory))
     with contextlib.chdir(tmp_path):
         assert blocks.run(page) == text, "run python docs/blocks.py"
-
-
-def trained(tmp_path_factory):
-    """The folder `runs` of one training, shared by all processes of this test session."""
-    if given := os.environ.get("MINICAP_DOCS_RUNS"):
-        return Path(given)
-    place = tmp_path_factory.getbasetemp()
-    place = (place.parent if os.environ.get("PYTEST_XDIST_WORKER") else place) / "docs"
-    done = place / "done"
-    try:
-        place.mkdir()  # the first process trains, the others wait
-    except FileExistsError:
-        for _ in range(1800):
-            if done.exists():
-                break
-            time.sleep(1)
-    else:
-        try:
-            blocks.train(place)
-        finally:
-            done.touch()
-    return place / "runs"
 
 
 def figures():
