@@ -1,8 +1,10 @@
 """What all commands share: parsing options, and one-line errors."""
 
+import contextlib
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
@@ -16,6 +18,26 @@ Options = TypeVar("Options")
 # How writing to a full or broken standard output fails. (Errors of other files have a file name.)
 # Other calls without a file name, a fork for example, fail with other numbers.
 OUTPUT_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
+
+# What tyro and Python say about a wrong option, and what we say.
+REWORDED = (
+    (
+        r"Error parsing (\S+): invalid literal for int\(\) .*: (.*)",
+        r"\1 must be a whole number, not \2",
+    ),
+    (
+        r"Error parsing (\S+): could not convert string to float: (.*)",
+        r"\1 must be a number, not \2",
+    ),
+    (
+        r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)\.",
+        r"\2: \1 is not one of \3",
+    ),
+    (r"Missing value for argument '(.*)'\. Expected .*", r"\1 needs a value"),
+    (r"Unrecognized options: (.*)", r"unknown option or argument: \1"),
+    (r"Missing from minicap \w+: (\S+) (.*) \(required\)", r"\1 is missing: \2"),
+)
 
 
 def cpu_count() -> int:
@@ -62,9 +84,35 @@ def parse(
             raise UserError(f"{option(name)} was removed: it did not improve captions")
     config = (tyro.conf.OmitArgPrefixes,)  # --beam-size, and not --generation.beam-size
     program = f"minicap {command}"
-    if default is None:
-        return tyro.cli(kind, prog=program, args=arguments, config=config)
-    return tyro.cli(kind, prog=program, args=arguments, config=config, default=default)
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            if default is None:
+                return tyro.cli(kind, prog=program, args=arguments, config=config)
+            return tyro.cli(kind, prog=program, args=arguments, config=config, default=default)
+    except SystemExit as stop:
+        if stop.code:
+            print(f"error: {one_line(message.getvalue())}; see {program} --help", file=sys.stderr)
+        raise
+
+
+def one_line(box: str) -> str:
+    """Condense tyro's message, a box with sections, to one line: what is wrong, and suggestions."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines()[1:]:
+        words = line.strip("│╰╯─ ")
+        if words:
+            sections[-1].append(words)
+        elif "─" in line:
+            sections.append([])
+    found = " ".join(sections[0])
+    for pattern, replacement in REWORDED:
+        found = re.sub(pattern, replacement, found)
+    names = [
+        words.split()[0].rstrip(",") for section in sections[1:] if section
+        and section[0].startswith("Perhaps") for words in section if words.startswith("--")
+    ]  # fmt: skip
+    return f"{found}; perhaps you meant {' or '.join(names[:3])}" if names else found
 
 
 def option_names(kind: type) -> set[str]:

@@ -66,12 +66,27 @@ def test_an_old_name_that_is_still_an_option_is_parsed():
     assert caption.parse(["a.jpg", "--model=m", "--temperature=0.5"]).generation.temperature == 0.5
 
 
-def test_unknown_options_and_wrong_values_are_refused(capsys):
-    for words in ["--nonsense=1"], ["--beam-size=many"], ["--nonsense"]:
-        with pytest.raises(SystemExit) as caught:
-            caption.main(["a.jpg", *words])
-        assert caught.value.code == 2
-        assert "minicap caption --help" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("caption a.png --nothing 1", "unknown option or argument: --nothing, 1"),
+        ("caption a.png --beam-size nan", "--beam-size must be a whole number, not 'nan'"),
+        ("caption a.png --temperature hot", "--temperature must be a number, not 'hot'"),
+        ("caption a.png --beam-size", "--beam-size needs a value"),
+        ("train --recipe x", "--recipe: 'x' is not one of 'scenes', 'flickr8k', 'course', 'best'"),
+        (
+            "train --learning-rat 1",
+            "unknown option or argument: --learning-rat, 1; perhaps you meant --learning-rate or "
+            "--self-critical-learning-rate",
+        ),
+    ],
+)
+def test_a_wrong_option_ends_in_one_line(words, message, capsys):
+    name, *arguments = words.split()
+    with pytest.raises(SystemExit) as caught:
+        {"caption": caption, "train": train}[name].main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"error: {message}; see minicap {name} --help\n"
 
 
 def test_help_names_the_command_and_every_option(capsys):
