@@ -99,19 +99,19 @@ def parse(
 def one_line(box: str) -> str:
     """Condense tyro's message, a box with sections, to one line: what is wrong, and suggestions."""
     sections: list[list[str]] = [[]]
-    for line in box.splitlines()[1:]:
-        words = line.strip("│╰╯─ ")
-        if words:
+    for line in box.splitlines()[1:]:  # the first has the title
+        words = line.strip("│|╭╮╰╯+").strip()
+        if words.strip("─-"):
             sections[-1].append(words)
-        elif "─" in line:
+        elif words:  # a horizontal line
             sections.append([])
     found = " ".join(sections[0])
     for pattern, replacement in REWORDED:
         found = re.sub(pattern, replacement, found)
-    names = [
-        words.split()[0].rstrip(",") for section in sections[1:] if section
-        and section[0].startswith("Perhaps") for words in section if words.startswith("--")
-    ]  # fmt: skip
+    suggested = [
+        line for lines in sections[1:] if lines[:1] == ["Perhaps you meant:"] for line in lines
+    ]
+    names = [line.split()[0].rstrip(",") for line in suggested if line.startswith("--")]
     return f"{found}; perhaps you meant {' or '.join(names[:3])}" if names else found
 
 
