@@ -105,7 +105,8 @@ def one_line(box: str) -> str:
             sections[-1].append(words)
         elif words:  # a horizontal line
             sections.append([])
-    found = " ".join(sections[0])
+    sections = [lines for lines in sections if lines]
+    found = " ".join(sections[0]) if sections else ""
     for pattern, replacement in REWORDED:
         found = re.sub(pattern, replacement, found)
     suggested = [
