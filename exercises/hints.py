@@ -17,7 +17,7 @@ HINTS = {
     "one of its gradients: `dtable[ids] += dy` adds only one row per id",
     "embedding: repeated words averaged": "the gradients of a repeated word are averaged; they "
     "must be added",
-    "lstm_step: no slope of tanh(c)": "the path from h' to c' misses the slope of tanh, 1 - tanh(c)^2",
+    "lstm_step: no slope of tanh(c)": "the path from h' to c' misses the slope of tanh, 1 - tanh^2",
     "lstm_step: j's slope as if it were a sigmoid": "j is a tanh, so its slope is 1 - j^2, not "
     "j (1 - j)",
     "lstm_step: c' in place of c at the forget gate": "the gradient of the forget gate uses the "
