@@ -79,9 +79,9 @@ def test_it_needs_nothing_but_numpy():
 @pytest.mark.slow
 def test_four_of_ten_captions_are_true(micro, capsys):
     """Eight of ten are after 90 seconds on two quiet cores; a busy machine gets more time."""
-    p, words = micro.train(seconds=300)
+    params, words = micro.train(seconds=150)
     assert "step  200" in capsys.readouterr().out
     features, _ = micro.load_scenes()
     scenes = shipped_split("dev")
-    captions = micro.generate(p, numpy.array([features[name] for name in scenes]), words)
+    captions = micro.generate(params, numpy.array([features[name] for name in scenes]), words)
     assert numpy.mean(truths(captions, list(scenes.values()))) >= 0.4
