@@ -6,8 +6,9 @@ from typing import Literal
 
 import tyro
 
-from minicap.data.captions import find_names, read_captions
+from minicap.data.captions import read_captions
 from minicap.data.fill_store import fill_store, open_store
+from minicap.data.names import find_names
 from minicap.data.store import LOCK, REASONS, SKIPPED, FeatureStore
 from minicap.encoder.image import Preprocessing
 from minicap.encoder.photos import find_photos
@@ -62,8 +63,16 @@ def main(arguments: list[str] | None = None) -> int | None:
     print(f"photos    {len(photos.names):,} in {options.photos}", end="")
     print(f", {photos.ignored:,} other files ignored" if photos.ignored else "")
     if options.captions:
-        captioned = read_captions(options.captions).texts
+        captions = read_captions(options.captions)
+        for note in captions.notes:
+            print(f"note      {note}")
+        captioned = captions.texts
         paths = find_names(captioned, photos.names)
+        if not paths:
+            raise UserError(
+                f"none of the {len(captioned):,} photos in {options.captions}, for example "
+                f"{next(iter(captioned))!r}, is in {options.photos}, which has {photos.names[0]!r}"
+            )
         photos = photos.only(paths.get(name, name) for name in captioned)
         print(f"          {len(paths):,} of the {len(captioned):,} photos in {options.captions}")
     encoder = Encoder(options.encoder, options.device, 1, options.preprocessing)

@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from minicap.data.captions import find_names
+from minicap.data.names import find_names
 from minicap.encoder.photos import PhotoSource, find_photos
 from minicap.evaluation.plots import write_report
 from minicap.evaluation.samples import names_to_show, sample_captions

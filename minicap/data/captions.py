@@ -1,11 +1,13 @@
 """Caption files in any common format, and lists of photos."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from minicap.data.formats import Malformed, entries
+from minicap.data.entries import Entry, Malformed, Problems
+from minicap.data.formats import entries
+from minicap.data.names import ENDING
 from minicap.utils.errors import UserError
 from minicap.utils.files import read_lines, read_text
 
@@ -26,29 +28,37 @@ class Captions:
     Attributes:
         texts: photo -> its captions, in the file's order.
         splits: photo -> "train", "dev" or "test"; empty if the file has no splits.
-        wordless: the number of captions that were left out because they contain no word.
+        notes: messages about captions that were left out, and rows that were repaired.
     """
 
     texts: dict[str, list[str]]
     splits: dict[str, str]
-    wordless: int
+    notes: list[str]
 
 
-def read_captions(path: Path) -> Captions:
-    """Read a caption file in one of the formats of `minicap.data.formats`.
+def read_captions(path: Path, strict: bool = False) -> Captions:
+    """Read captions: a file in one of the formats of `minicap.data.formats`, or a folder.
+
+    A few rows that cannot be read are skipped and reported: up to ten, or 1 % of all rows.
 
     Args:
-        path: text or gzipped text.
+        path: text or gzipped text; or a folder of photos with a .txt file next to each, which has
+            one caption per line.
+        strict: refuse files with bad rows.
 
     Raises:
-        UserError: the file is missing, has no captions, is in an unknown or broken format, or has
-            a photo in two splits or in none. The message gives the place.
+        UserError: the file is missing, has no captions, is in an unknown or broken format, has too
+            many bad rows, or has a photo in two splits or in none. The message gives the place.
     """
     texts: dict[str, list[str]] = {}
     splits: dict[str, str] = {}
-    wordless = 0
+    wordless, problems = 0, Problems()
     try:
-        for name, caption, split in entries(read_text(path, "caption file")):
+        if path.is_dir():
+            found = _sidecars(path)
+        else:
+            found = entries(read_text(path, "caption file"), problems)
+        for name, caption, split in found:
             if split:
                 known = SPLITS.get(split.lower())
                 if not known:
@@ -59,13 +69,34 @@ def read_captions(path: Path) -> Captions:
                 texts.setdefault(name, []).append(caption.strip())
             else:
                 wordless += 1
+        problems.check(strict)
     except Malformed as error:
         raise UserError(f"{path}: {error}".replace(": line ", ", line ", 1)) from error
     if not texts:
-        raise UserError(f"{path}: no captions in this file")
+        raise UserError(f"{path}: no captions in this {'folder' if path.is_dir() else 'file'}")
     if splits and (missing := texts.keys() - splits.keys()):
         raise UserError(f"{path}: {min(missing)} has no split, but other photos have one")
-    return Captions(texts, splits, wordless)
+    return Captions(texts, splits, notes(path, problems, wordless))
+
+
+def notes(path: Path, problems: Problems, wordless: int) -> list[str]:
+    """Describe what was left out or repaired, a line for each row."""
+    found = [f"{path}: skipped {place}" for place in problems.skipped]
+    found += [f"{path}: read without quotes: {place}" for place in problems.repaired]
+    if wordless:
+        found.append(f"{wordless:,} captions without a word are left out")
+    return found
+
+
+def _sidecars(folder: Path) -> Iterator[Entry]:
+    """The captions in .txt files next to photos of the same name."""
+    for photo in sorted(folder.rglob("*")):
+        text = photo.with_suffix(".txt")
+        if ENDING.search(photo.name.lower()) and text.is_file():
+            name = photo.relative_to(folder).as_posix()
+            for caption in read_lines(text, "captions"):
+                if caption.strip():
+                    yield name, caption, None
 
 
 def read_names(path: Path) -> list[str]:
@@ -79,36 +110,3 @@ def read_names(path: Path) -> list[str]:
     if not names:
         raise UserError(f"{path}: no photo names in this file")
     return names
-
-
-def find_names(wanted: Iterable[str], available: Collection[str]) -> dict[str, str]:
-    """Match photo names with and without their folder.
-
-    A caption file may have 42.jpg where a folder of photos has val2017/42.jpg, or the other way
-    round. An exact match comes first, then the file name without its folder.
-
-    Args:
-        wanted: photo names.
-        available: the names to find them among.
-
-    Returns:
-        Wanted name -> available name. Photos without a match are left out.
-
-    Raises:
-        UserError: a name has two matches, or two names have the same match.
-    """
-    exact = set(available)
-    by_file: dict[str, list[str]] = {}
-    for name in available:
-        by_file.setdefault(PurePosixPath(name).name, []).append(name)
-    found: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    for name in wanted:
-        matches = [name] if name in exact else by_file.get(PurePosixPath(name).name, [])
-        if len(matches) > 1:
-            raise UserError(f"{name} could be {matches[0]} or {matches[1]}: use one of these names")
-        if matches:
-            (found[name],) = matches
-            if taken.setdefault(matches[0], name) != name:
-                raise UserError(f"{taken[matches[0]]} and {name} would both be {matches[0]}")
-    return found

@@ -8,8 +8,9 @@ import numpy
 
 from minicap.data.batches import Batch, pack
 from minicap.data.canonical import word_counts
-from minicap.data.captions import Captions, find_names, read_captions, read_names
+from minicap.data.captions import Captions, read_captions, read_names
 from minicap.data.features import Scaling, read_features
+from minicap.data.names import find_names
 from minicap.data.splits import random_splits
 from minicap.data.vocabulary import SPECIAL, Vocabulary
 from minicap.utils.errors import UserError
@@ -43,6 +44,8 @@ class DataFiles:
     """fraction of the photos for the test split, if splits are random"""
     split_seed: int = 0
     """seed of random splits; adding photos moves no photo to another split"""
+    strict: bool = False
+    """refuse caption files with rows that cannot be read, instead of skipping up to ten, or 1 %"""
 
     def complete(self) -> "DataFiles":
         """Check that the options go together, and fill in the shipped scenes if none is set.
@@ -217,13 +220,11 @@ def load_dataset(
             word is frequent enough.
     """
     assert files.captions and files.features
-    captions = read_captions(files.captions)
+    captions = read_captions(files.captions, files.strict)
     features = read_features(files.features)
     lists, source = files.splits(captions)
     rows = {name: row for row, name in enumerate(features.names)}
-    notes, kept = [], {}
-    if captions.wordless:
-        notes.append(f"{captions.wordless} captions without a word are left out")
+    notes, kept = list(captions.notes), {}
     if source == RANDOM:
         notes.append(
             f"random splits with seed {files.split_seed}: "
@@ -233,7 +234,9 @@ def load_dataset(
         if split not in lists:
             raise UserError(
                 f"{files.captions}: no photo is in the {split} split; give lists of photos with "
-                "--train-split and --dev-split" + ", or more photos" * (source == RANDOM)
+                "--train-split and --dev-split"
+                + ", or change --dev-fraction or --split-seed"
+                * (source == RANDOM)
             )
     # The caption file and the lists may name photos with or without their folder.
     captioned = find_names(captions.texts, rows)
@@ -255,8 +258,9 @@ def load_dataset(
         if not kept[split]:
             where = getattr(files, f"{split}_split") or f"{source}, {split}"
             raise UserError(
-                f"{where}: none of its {len(names)} photos has both captions "
-                f"in {files.captions} and features in {files.features}"
+                f"{where}: none of its {len(names)} photos has both captions in {files.captions} "
+                f"(which names {next(iter(captions.texts))!r}) and features in {files.features} "
+                f"(which names {features.names[0]!r})"
             )
     unused = len(rows.keys() - texts.keys())
     if unused:
@@ -274,6 +278,8 @@ def load_dataset(
 
     splits = {split: make(names) for split, names in kept.items()}
     train = splits["train"]
+    if note := truncated(train, vocabulary, max_length):
+        notes.append(note)
     if components:
         counts = word_counts(train.ids, train.image, len(train.names))
         scaling = Scaling.canonical(train.features, counts, components)
@@ -287,3 +293,15 @@ def load_dataset(
         name: replace(split, features=scaling(split.features)) for name, split in splits.items()
     }
     return Dataset(splits, vocabulary, scaling, features.encoder, notes)
+
+
+def truncated(split: Split, vocabulary: Vocabulary, max_length: int) -> str | None:
+    """Describe how many captions of a split are truncated; None if hardly any are."""
+    last = split.ids[numpy.arange(len(split.ids)), split.lengths - 1]
+    cut = int((last != vocabulary.end).sum())
+    if cut <= 0.05 * len(last):
+        return None
+    return (
+        f"{cut:,} of {len(last):,} training captions are longer than --max-length {max_length} "
+        "and are truncated, so the model learns no end for them: raise --max-length"
+    )

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy
 
-from minicap.data.captions import find_names, read_captions
+from minicap.data.captions import read_captions
 from minicap.data.dataset import RANDOM, DataFiles
 from minicap.data.features import read_features
+from minicap.data.names import find_names
 from minicap.utils.errors import UserError
 
 
@@ -52,7 +53,7 @@ def read_evaluation_set(files: DataFiles, split: str, random: bool = True) -> Ev
         UserError: a file is missing or broken, there is no such split, or it is empty.
     """
     assert files.captions
-    captions = read_captions(files.captions)
+    captions = read_captions(files.captions, files.strict)
     if split == "all":
         names = list(captions.texts)
     else:
@@ -65,9 +66,7 @@ def read_evaluation_set(files: DataFiles, split: str, random: bool = True) -> Ev
                 f"images with --{split}-split, or choose another --split"
             )
         names = list(dict.fromkeys(lists[split]))
-    notes = []
-    if captions.wordless:
-        notes.append(f"{captions.wordless:,} captions without a word are left out")
+    notes = list(captions.notes)
     listed, known = len(names), find_names(names, captions.texts)
     if missing := [name for name in names if name not in known]:
         notes.append(f"{split}: {len(missing):,} images have no captions ({missing[0]}, ...)")
@@ -83,7 +82,9 @@ def read_evaluation_set(files: DataFiles, split: str, random: bool = True) -> Ev
         array = features.array[[rows[name] for name in found.values()]]
         encoder = features.encoder
     if not names:
-        both = f" and features in {files.features}" if files.features else ""
+        both = f" (which names {next(iter(captions.texts))!r})"
+        if files.features:
+            both += f" and features in {files.features} (which names {features.names[0]!r})"
         raise UserError(
             f"none of the {listed:,} images of the {split} split has captions in "
             f"{files.captions}{both}"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from minicap.data.captions import find_names
+from minicap.data.names import find_names
 from minicap.utils.errors import UserError
 from minicap.utils.files import read_text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from minicap.data.captions import find_names
+from minicap.data.names import find_names
 from minicap.data.scenes.drawing import paint
 from minicap.data.scenes.scene import Scene, load_scenes
 from minicap.encoder.image import load_image

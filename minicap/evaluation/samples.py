@@ -1,7 +1,7 @@
 """Sample captions at the end of a training run: lines to print and entries of a contact sheet."""
 
-from minicap.data.captions import find_names
 from minicap.data.dataset import Dataset, Split, shipped_scenes
+from minicap.data.names import find_names
 from minicap.data.scenes.drawing import paint
 from minicap.data.scenes.scene import load_scenes
 from minicap.encoder.image import load_image

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from minicap.model.config import DecoderConfig
 from minicap.utils.errors import UserError
 from minicap.utils.files import replacing
-from minicap.utils.renamed import REMOVED, RENAMED, option
+from minicap.utils.renamed import ADDED, REMOVED, RENAMED, option
 
 FORMAT = 2
 
@@ -143,7 +143,7 @@ def build(kind: type[Built], saved: Mapping[str, Any], path: Path) -> Built:
     Args:
         kind: the dataclass.
         saved: a value for each of its fields. Options of earlier versions are ignored if they were
-            off.
+            off, and later ones may be missing.
         path: the file, for messages.
 
     Raises:
@@ -157,6 +157,7 @@ def build(kind: type[Built], saved: Mapping[str, Any], path: Path) -> Built:
                 "has: train it again without it"
             )
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    values = {name: value for name, value in ADDED.items() if name in known} | values
     for names, problem in (
         (values.keys() - known, "has the option {}, which this version of minicap does not know"),
         (known - values.keys(), "lacks the option {}, which this version of minicap needs"),

@@ -40,3 +40,7 @@ REMOVED = {
 def option(name: str) -> str:
     """Return a field's name as an option of the command line: --beam-size for beam_size."""
     return "--" + name.replace("_", "-")
+
+
+# Options added since the first version: the value that files without them were made with.
+ADDED: dict[str, object] = {"strict": False}

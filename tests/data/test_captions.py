@@ -68,16 +68,17 @@ def test_a_second_tab_belongs_to_the_caption(read):
 
 def test_captions_without_a_word_are_left_out(read):
     found = read("a.jpg#0\t...\na.jpg#1\tA cat\nb.jpg#0\t \n")
-    assert found.texts == {"a.jpg": ["A cat"]} and found.wordless == 2 and not found.splits
+    assert found.texts == {"a.jpg": ["A cat"]} and not found.splits
+    assert found.notes == ["2 captions without a word are left out"]
 
 
 def test_missing_file(tmp_path):
     assert "No such file" in refusal(read_captions, tmp_path / "captions.txt")
 
 
-def test_a_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "captions.txt").mkdir()
-    assert "directory" in refusal(read_captions, tmp_path / "captions.txt")
+    assert "no captions in this folder" in refusal(read_captions, tmp_path / "captions.txt")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "a.jpg#0\t.\n"])
@@ -88,8 +89,8 @@ def test_nothing_to_read(read, content):
 @pytest.mark.parametrize("line", ["a.jpg#0 A cat", "\tA cat", "#0\tA cat"])
 def test_a_line_without_tab_or_name_is_named_by_number(read, line):
     """Line numbers are those of an editor; empty lines count."""
-    text = refusal(read, f"a.jpg#0\tOne\u2028line\n\n{line}\n")
-    assert "line 3" in text and "a tab" in text
+    (note,) = read(f"a.jpg#0\tOne\u2028line\n\n{line}\n").notes
+    assert "line 3" in note and "a tab" in note
 
 
 def test_not_utf_8_is_named_by_line(read):
