@@ -463,7 +463,7 @@ def spoil(files, what):
     elif what == "captions empty":
         files.captions.write_text("")
     elif what == "no tab":
-        files.captions.write_text(files.captions.read_text() + "12.jpg A dog\n")
+        files.captions.write_text(files.captions.read_text() + "12.jpg A dog\n" * 11)
     elif what == "features truncated":
         files.features.write_bytes(files.features.read_bytes()[:-50])
     elif what == "features nan":

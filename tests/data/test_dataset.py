@@ -172,8 +172,8 @@ def test_fractions_that_leave_a_split_empty(files, fractions):
 
 
 def test_too_few_photos_for_a_dev_split(tmp_path):
-    files = without_lists(write_data(tmp_path, photos=2), dev_fraction=0.01)
-    with pytest.raises(UserError, match="no photo is in the dev split; give lists .* more photos"):
+    files = without_lists(write_data(tmp_path, photos=1), dev_fraction=0.01)
+    with pytest.raises(UserError, match="no photo is in the dev split; give lists .* --split-seed"):
         load(files)
 
 
