@@ -12,6 +12,7 @@ from minicap.data.captions import Captions, read_captions, read_names
 from minicap.data.features import Scaling, read_features
 from minicap.data.names import find_names
 from minicap.data.splits import random_splits
+from minicap.data.tokenisers import advice
 from minicap.data.vocabulary import SPECIAL, Vocabulary
 from minicap.utils.errors import UserError
 
@@ -202,7 +203,12 @@ class Dataset:
 
 
 def load_dataset(
-    files: DataFiles, min_count: int, max_length: int, standardise: bool, components: int = 0
+    files: DataFiles,
+    min_count: int,
+    max_length: int,
+    standardise: bool,
+    components: int = 0,
+    tokenizer: str = "course",
 ) -> Dataset:
     """Read a data set. The vocabulary and the scaling come from the training set only.
 
@@ -214,6 +220,7 @@ def load_dataset(
         max_length: the tokens a caption may have, #START# and #END# included.
         standardise: give each feature mean 0 and standard deviation 1.
         components: if not 0, reduce the features to this many canonical components instead.
+        tokenizer: a name of `minicap.data.tokenisers.TOKENISERS`.
 
     Raises:
         UserError: a file is missing or broken, a photo is in two splits, a split is empty, or no
@@ -265,9 +272,14 @@ def load_dataset(
     unused = len(rows.keys() - texts.keys())
     if unused:
         notes.append(f"{unused} photos have features but no captions")
-    vocabulary = Vocabulary.of((text for name in kept["train"] for text in texts[name]), min_count)
+    captions_of_train = [text for name in kept["train"] for text in texts[name]]
+    vocabulary = Vocabulary.of(captions_of_train, min_count, tokenizer)
+    if better := advice(captions_of_train[:1000], tokenizer):
+        notes.append(better)
     if len(vocabulary) == len(SPECIAL):
-        raise UserError(f"no training word occurs {min_count} times or more: lower --min-count")
+        raise UserError(
+            f"no training word occurs {min_count} times or more: {better or 'lower --min-count'}"
+        )
 
     def make(names: list[str]) -> Split:
         by_image = [texts[name] for name in names]

@@ -1,22 +1,16 @@
 """The vocabulary: words and their token ids."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy
 
+from minicap.data.tokenisers import TOKENISERS, course, join
+
 PAD, UNK, START, END = SPECIAL = ("#PAD#", "#UNK#", "#START#", "#END#")
 
 
-def tokenise(caption: str) -> list[str]:
-    """Split a caption at everything that is not a letter, digit or underscore; lower case.
-
-    Example:
-        >>> tokenise("A dog's ball.")
-        ['a', 'dog', 's', 'ball']
-    """
-    return [token for token in re.split(r"\W+", caption.lower()) if token]
+tokenise = course  # what metrics and baselines use, whatever the model's tokeniser is
 
 
 class Vocabulary:
@@ -28,35 +22,42 @@ class Vocabulary:
     Attributes:
         words: V words, sorted.
         ids: word -> id.
+        tokenizer: name of the tokeniser that makes words of captions.
         pad, unk, start, end: the ids of #PAD#, #UNK#, #START# and #END#.
     """
 
-    def __init__(self, words: Iterable[str]):
+    def __init__(self, words: Iterable[str], tokenizer: str = "course"):
         """Sort the words and add the special tokens.
 
         Args:
             words: in any order, repetitions allowed.
+            tokenizer: a name of `minicap.data.tokenisers.TOKENISERS`.
         """
+        self.tokenizer, self.tokenise = tokenizer, TOKENISERS[tokenizer]
         self.words = sorted({*words, *SPECIAL})
         self.ids = {word: number for number, word in enumerate(self.words)}
         self.pad, self.unk, self.start, self.end = (self.ids[word] for word in SPECIAL)
 
     @classmethod
-    def of(cls, captions: Iterable[str], min_count: int) -> "Vocabulary":
+    def of(cls, captions: Iterable[str], min_count: int, tokenizer: str = "course") -> "Vocabulary":
         """Collect the words that occur at least `min_count` times.
 
         Args:
             captions: those of the training set only.
             min_count: occurrences, counted over all captions.
+            tokenizer: as for `Vocabulary`.
         """
-        counts = Counter(token for caption in captions for token in tokenise(caption))
-        return cls(word for word, count in counts.items() if count >= min_count)
+        tokens = TOKENISERS[tokenizer]
+        counts = Counter(token for caption in captions for token in tokens(caption))
+        return cls((word for word, count in counts.items() if count >= min_count), tokenizer)
 
     def __len__(self) -> int:
         return len(self.words)
 
     def difference(self, other: "Vocabulary") -> str | None:
         """Describe in one line how another vocabulary differs; None if it is the same."""
+        if self.tokenizer != other.tokenizer:
+            return f"the tokeniser is {self.tokenizer} against {other.tokenizer}"
         ours, theirs = set(self.words), set(other.words)
         if ours == theirs:
             return None
@@ -86,7 +87,7 @@ class Vocabulary:
         ids = numpy.full((len(captions), max_length), self.pad, dtype=numpy.int32)
         lengths = numpy.empty(len(captions), dtype=numpy.int64)
         for row, caption in enumerate(captions):
-            tokens = [self.ids.get(token, self.unk) for token in tokenise(caption)]
+            tokens = [self.ids.get(token, self.unk) for token in self.tokenise(caption)]
             tokens = [self.start, *tokens, self.end][:max_length]
             ids[row, : len(tokens)] = tokens
             lengths[row] = len(tokens)
@@ -100,4 +101,4 @@ class Vocabulary:
                 break
             if self.words[number] not in SPECIAL:
                 words.append(self.words[number])
-        return " ".join(words)
+        return join(words, self.tokenizer)

@@ -129,7 +129,8 @@ class Evaluation:
         """The number of vocabulary words that no caption contains; None without a vocabulary."""
         if not self.vocabulary:
             return None
-        used = {word for caption in self.evaluated.captions for word in tokenise(caption)}
+        tokens = self.vocabulary.tokenise
+        used = {word for caption in self.evaluated.captions for word in tokens(caption)}
         return len(set(self.vocabulary.words) - used - set(SPECIAL))
 
     def most_frequent(self, count: int) -> list[tuple[str, int]]:

@@ -6,7 +6,6 @@ import numpy
 
 from minicap.backend import Array, array_module, to_device, to_host
 from minicap.data.features import Scaling
-from minicap.data.vocabulary import tokenise
 from minicap.generation.beam_search import Caption, beam_search
 from minicap.generation.config import GREEDY, Constraints, GenerationConfig
 from minicap.model.trained_model import Model
@@ -74,7 +73,7 @@ def generate(
     config.check()
     v = models[0].vocabulary
     max_words = min(model.max_length for model in models) - 1  # #END# included
-    prefix = tokenise(config.prefix)
+    prefix = v.tokenise(config.prefix)
     unknown = [word for word in prefix if word not in v.ids]
     if unknown:
         raise UserError(

@@ -53,6 +53,7 @@ class Model:
         description = {
             "decoder": asdict(self.decoder.config),
             "vocabulary": self.vocabulary.words,
+            "tokenizer": self.vocabulary.tokenizer,
             "max_length": self.max_length,
             "encoder": self.encoder,
             **about,
@@ -73,7 +74,7 @@ class Model:
         arrays, about = checkpoint.load(path, "model")
         try:
             config = checkpoint.build(DecoderConfig, about["decoder"], path)
-            vocabulary = Vocabulary(about["vocabulary"])
+            vocabulary = Vocabulary(about["vocabulary"], about.get("tokenizer", "course"))
             scaling = Scaling(
                 arrays.pop("features.mean"),
                 arrays.pop("features.scale"),

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from minicap.data.tokenisers import TokenizerName
 from minicap.utils.errors import UserError
 
 
@@ -51,6 +52,10 @@ class TrainingConfig:
     max_length: int = 20
     """maximum number of tokens in a caption, including #START# and #END#; longer captions are
     truncated"""
+    tokenizer: TokenizerName = "course"
+    """course: split at everything that is not a letter, digit or underscore; unicode: letters keep
+    their marks, and apostrophes and hyphens inside words stay; characters: each letter is a token,
+    for text without spaces between words"""
     min_count: int = 5
     """minimum number of times a word must occur in the training captions to enter the vocabulary"""
     standardise: bool = False

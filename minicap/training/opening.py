@@ -38,6 +38,7 @@ def open_run(options: RunOptions) -> Iterator[Run]:
         config.max_length,
         config.standardise,
         config.components,
+        config.tokenizer,
     )
     if config.monitor == "cider" and len(dataset.splits["dev"].names) < 2:
         raise UserError(

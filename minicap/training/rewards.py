@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from minicap.data.dataset import Split
-from minicap.data.vocabulary import Vocabulary, tokenise
+from minicap.data.vocabulary import Vocabulary
 
 Ids = Sequence[int]
 ORDERS = range(1, 5)  # n-grams of one to four words
@@ -111,7 +111,7 @@ def as_ids(split: Split, vocabulary: Vocabulary, end: bool) -> list[list[list[in
     known = dict(vocabulary.ids)
     return [
         [
-            [known.setdefault(word, -1 - len(known)) for word in tokenise(text)]
+            [known.setdefault(word, -1 - len(known)) for word in vocabulary.tokenise(text)]
             + [vocabulary.end] * end
             for text in texts
         ]

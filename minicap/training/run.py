@@ -118,7 +118,9 @@ class Run:
         Raises:
             UserError: the data has changed, or the best model is missing.
         """
-        differs = Vocabulary(about["vocabulary"]).difference(self.dataset.vocabulary)
+        differs = Vocabulary(about["vocabulary"], self.trainer.config.tokenizer).difference(
+            self.dataset.vocabulary
+        )
         if differs:
             raise UserError(f"{self.folder}: the run and the data differ in vocabulary: {differs}")
         if about["fingerprint"] != self.dataset.fingerprint():
