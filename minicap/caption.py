@@ -9,6 +9,7 @@ import numpy
 import tyro
 
 import minicap
+from minicap.encoder.photos import expand
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.utils import command_line
 from minicap.utils.errors import UnusableImage, UserError, plain
@@ -20,8 +21,9 @@ BATCH = 32  # photos that are encoded and captioned together
 class Options:
     """Caption photos. Prints one line per caption: the file, a tab, the caption."""
 
-    photos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
-    """photos to caption: JPEG, PNG or another format that Pillow reads"""
+    photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
+    """photos to caption (JPEG, PNG or another format that Pillow reads), folders of photos, or
+    patterns like 'new/*.jpg'"""
     model: Path | None = None
     """model.safetensors, from `minicap train` (required)"""
     ensemble: tuple[Path, ...] = ()
@@ -55,11 +57,11 @@ class Options:
 def parse(arguments: list[str] | None = None) -> Options:
     """Parse the command line, also in the order of version 0.1: MODEL PHOTO..."""
     options = command_line.parse(Options, "caption", arguments)
-    if not options.model and options.photos and options.photos[0].suffix == ".safetensors":
+    if not options.model and options.photos and options.photos[0].endswith(".safetensors"):
         model, *photos = options.photos
         form = f"minicap caption PHOTO... --model {plain(model)}"
         print(f"note: the new form is: {form}", file=sys.stderr)
-        options = replace(options, model=model, photos=tuple(photos))
+        options = replace(options, model=Path(model), photos=tuple(photos))
     return options
 
 
@@ -68,14 +70,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     options.check()
     assert options.model
+    photos = expand(options.photos)
     captioner = minicap.load([options.model, *options.ensemble], options.encoder, options.device)
     if captioner.warning:
         print(f"note: {captioner.warning}", file=sys.stderr)
     rng = numpy.random.default_rng(options.seed)
     failed = 0
-    for start in range(0, len(options.photos), BATCH):
+    for start in range(0, len(photos), BATCH):
         images = []
-        for photo in options.photos[start : start + BATCH]:
+        for photo in photos[start : start + BATCH]:
             try:  # read one by one, so that a broken photo costs no other its caption
                 images.append((photo, captioner.encoder.pixels(photo)))
             except UnusableImage as error:

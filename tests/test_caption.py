@@ -15,6 +15,7 @@ from minicap.data.vocabulary import Vocabulary
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.generation.generate import generate_text, scaled_for
 from minicap.utils import command_line
+from minicap.utils.errors import UserError
 from tests.tiny import WIDTH, model
 
 onnx = pytest.importorskip("onnx")
@@ -107,6 +108,26 @@ def test_a_line_for_each_photo(command, trained, encoder, photos):
     assert [captioner.caption([path])[0] for path in photos] == captions
     with Image.open(photos[2]) as image:
         assert captioner.caption([image, numpy.asarray(image)]) == [captions[2]] * 2
+
+
+def test_folders_and_patterns(command, trained, encoder, photos, monkeypatch):
+    """As cmd.exe and PowerShell pass patterns, which they do not expand."""
+    folder = photos[0].parent
+    monkeypatch.chdir(folder.parent)
+    ending = photos[0].suffix
+    (folder / "notes.txt").write_text("no photo")
+    options = "--model", trained, "--encoder", encoder
+    _, lines, errors = command(folder, *options)
+    assert not errors and {line.split("\t")[0] for line in lines} >= {str(p) for p in photos}
+    status, lines, _ = command(f"{folder.name}/*{ending}", *options)
+    assert status == 0 and f"{folder.name}/{photos[0].name}" in {w.split("\t")[0] for w in lines}
+    for name, reason in (
+        ("https://example.com/cat.jpg", "a web address; download the photo"),
+        ("nothing/*.jpg", "no photo matches this pattern"),
+    ):
+        with pytest.raises(UserError, match=reason) as caught:
+            command(name, *options)
+        assert str(caught.value).startswith(name)
 
 
 def test_several_batches(command, trained, encoder, photos, monkeypatch):

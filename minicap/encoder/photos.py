@@ -1,10 +1,12 @@
 """List and open the photos of a folder, a zip file or a list of paths."""
 
 import errno
+import glob
 import io
 import os
+import re
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -69,6 +71,33 @@ def find_photos(source: Path, root: Path | None = None) -> PhotoSource:
             f"{source}: no photos{others}; photos have names that end in .jpg, .png or the like"
         )
     return photos
+
+
+def expand(names: Sequence[str]) -> list[Path]:
+    """List the photos that a command line names.
+
+    Args:
+        names: photos; folders, which stand for the photos in them and in their subfolders; and
+            patterns like new/*.jpg that the shell has left as they are.
+
+    Raises:
+        UserError: a web address, a folder without photos, or a pattern that matches nothing.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if re.match(r"\w+://", name):
+            raise UserError(f"{name}: a web address; download the photo and name the file")
+        if path.is_dir():
+            found += [path / photo for photo in _folder(path).names]
+        elif not path.exists() and glob.has_magic(name):
+            matches = sorted(filter(_is_photo, glob.glob(name, recursive=True)))
+            if not matches:
+                raise UserError(f"{name}: no photo matches this pattern")
+            found += map(Path, matches)
+        else:
+            found.append(path)
+    return found
 
 
 def _is_photo(name: str) -> bool:
