@@ -65,6 +65,7 @@ def test_every_notebook_runs(page, tmp_path, tmp_path_factory, monkeypatch):
     if blocks.MODEL in page.read_text():
         (tmp_path / "runs").symlink_to(trained(tmp_path_factory))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # other tests run on the other cores
     made = notebooks.notebook(page)
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(made, timeout=300, kernel_name="python3", resources=resources).execute()
