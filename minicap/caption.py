@@ -1,29 +1,37 @@
 """Caption photos: `minicap caption PHOTO... --model MODEL`."""
 
+import hashlib
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy
 import tyro
+from tqdm import tqdm
 
 import minicap
-from minicap.encoder.photos import expand
+from minicap.captioner import Captioner
+from minicap.data.caption_file import CaptionFile, check_output
+from minicap.encoder.photos import PhotoSource, find_all
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.utils import command_line
-from minicap.utils.errors import UnusableImage, UserError, plain
+from minicap.utils.errors import UserError, plain
 
-BATCH = 32  # photos that are encoded and captioned together
+FEW = 8  # photos; with more, each core encodes photos of its own, which is faster
 
 
 @dataclass(frozen=True)
 class Options:
-    """Caption photos. Prints one line per caption: the file, a tab, the caption."""
+    """Caption photos. Prints a line per caption: the photo, a tab, the caption.
+
+    With --out, the captions are written to a file. If that is interrupted, the same command resumes
+    it.
+    """
 
     photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
-    """photos to caption (JPEG, PNG or another format that Pillow reads), folders of photos, or
-    patterns like 'new/*.jpg'"""
+    """photos to caption (JPEG, PNG or another format that Pillow reads), folders of photos, zip
+    files, lists of paths, or patterns like 'new/*.jpg'"""
     model: Path | None = None
     """model.safetensors, from `minicap train` (required)"""
     ensemble: tuple[Path, ...] = ()
@@ -31,6 +39,8 @@ class Options:
     encoder: Path | None = None
     """ONNX file of the encoder the model was trained on [default: inception_v3.onnx, or minicap's
     seeded encoder if the model was trained on it]"""
+    out: Path | None = None
+    """write the captions to this file, which ends in .csv, .json or .jsonl"""
     count: int = 1
     """captions per photo: the best ones of the beam, which is at least this wide, or samples"""
     scores: bool = False
@@ -52,6 +62,8 @@ class Options:
         if not self.photos:
             raise UserError("name at least one photo")
         self.generation.check()
+        if self.out:
+            check_output(self.out)
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -65,32 +77,87 @@ def parse(arguments: list[str] | None = None) -> Options:
     return options
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 1 if a photo could not be read."""
+def main(arguments: list[str] | None = None) -> int | None:
+    """Run the command.
+
+    Returns:
+        The exit status: 1 if a photo could not be read (with --out, if none could), 130 after
+        Ctrl-C, else None.
+    """
     options = parse(arguments)
     options.check()
     assert options.model
-    photos = expand(options.photos)
-    captioner = minicap.load([options.model, *options.ensemble], options.encoder, options.device)
+    photos = find_all(options.photos, paths=True)
+    alone = len(photos.names) <= FEW or options.device == "cuda"
+    models = [options.model, *options.ensemble]
+    captioner = minicap.load(models, options.encoder, options.device, None if alone else 1)
     if captioner.warning:
         print(f"note: {captioner.warning}", file=sys.stderr)
-    rng = numpy.random.default_rng(options.seed)
-    failed = 0
-    for start in range(0, len(photos), BATCH):
-        images = []
-        for photo in photos[start : start + BATCH]:
-            try:  # read one by one, so that a broken photo costs no other its caption
-                images.append((photo, captioner.encoder.pixels(photo)))
-            except UnusableImage as error:
-                print(f"error: {error}", file=sys.stderr)
-                failed += 1
-        pixels = [image for _, image in images]
-        found = captioner.generate(pixels, options.generation, options.count, rng)
-        for (photo, _), captions in zip(images, found, strict=True):
-            for caption in captions[: options.count]:
-                score = [f"{caption.score:.4f}"] if options.scores else []
-                print(plain(photo), *score, captioner.text(caption), sep="\t", flush=True)
-    return 1 if failed else 0
+    workers = 1 if alone else command_line.cpu_count()
+    return (write if options.out else show)(options, captioner, photos, workers)
+
+
+def groups(
+    options: Options, captioner: Captioner, photos: PhotoSource, workers: int, done: int = 0
+) -> Iterator[tuple[list[dict], dict[str, str]]]:
+    """Generate captions in groups: rows with photo, caption and score; and unusable photos."""
+    for found, unusable in captioner.generate_many(
+        photos, options.generation, options.count, options.seed, done, workers
+    ):
+        rows = [
+            {"photo": name, "caption": captioner.text(caption)}
+            | ({"score": round(caption.score, 4)} if options.scores else {})
+            for name, captions in found.items()
+            for caption in captions[: options.count]
+        ]
+        yield rows, unusable
+
+
+def show(options: Options, captioner: Captioner, photos: PhotoSource, workers: int) -> int | None:
+    """Print captions."""
+    failed = False
+    for rows, unusable in groups(options, captioner, photos, workers):
+        for name, reason in unusable.items():
+            print(f"error: {plain(name)}: {reason}", file=sys.stderr)
+            failed = True
+        for row in rows:
+            score = [f"{row['score']:.4f}"] if options.scores else []
+            print(plain(row["photo"]), *score, row["caption"], sep="\t", flush=True)
+    return 1 if failed else None
+
+
+def write(options: Options, captioner: Captioner, photos: PhotoSource, workers: int) -> int | None:
+    """Write captions to a file, with a progress bar."""
+    assert options.out and options.model
+    names = "\n".join(photos.names).encode(errors="replace")
+    task = {
+        "model": [checksum(path) for path in (options.model, *options.ensemble)],
+        "encoder": captioner.encoder.id,
+        "set of photos": hashlib.sha256(names).hexdigest(),
+        "generation option": asdict(options.generation),
+        "--count, --scores or --seed": [options.count, options.scores, options.seed],
+        "--device": options.device,
+    }
+    with CaptionFile.open(options.out, task) as file:
+        done = min(file.groups * captioner.group_size, len(photos.names))
+        try:
+            with tqdm(total=len(photos.names), initial=done, unit=" photos", smoothing=0.1) as bar:
+                for rows, unusable in groups(options, captioner, photos, workers, file.groups):
+                    file.append(rows, unusable)
+                    bar.update(min(captioner.group_size, bar.total - bar.n))
+        except KeyboardInterrupt:
+            print(f"stopped after {bar.n:,} photos; run the same command to resume")
+            return 130
+        captioned, skipped = file.finish()
+    print(f"done      {captioned:,} photos captioned in {options.out}, {skipped:,} skipped", end="")
+    print(f": see {file.skipped}" if skipped else "")
+    return None if captioned else 1
+
+
+def checksum(path: Path) -> str:
+    """Compute the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Caption images: joins an encoder, models and generation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,10 @@ from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from minicap.encoder.photos import PhotoSource
     from minicap.encoder.session import Encoder
+
+GROUP = 32  # photos whose captions are generated together, or a little fewer
 
 
 class Captioner:
@@ -66,6 +69,57 @@ class Captioner:
             raise UserError(f"{images}: give a list of images, [{str(images)!r}]")
         return generate(self.models, self.encoder(images), config, count, rng)
 
+    def generate_many(
+        self,
+        photos: "PhotoSource",
+        config: GenerationConfig = BEAM,
+        count: int = 1,
+        seed: int = 0,
+        done: int = 0,
+        workers: int = 1,
+    ) -> Iterator[tuple[dict[str, list[Caption]], dict[str, str]]]:
+        """Generate captions for any number of photos, in groups, while the next ones are read.
+
+        Args:
+            photos: from `minicap.encoder.photos`.
+            config: how to generate.
+            count: number of samples, or minimum beam size.
+            seed: seed for sampling.
+            done: number of groups to leave out, because they are done already.
+            workers: batches of photos that the encoder encodes at the same time.
+
+        Yields:
+            For each group of `group_size` photos: photo -> its captions, as for `generate`; and
+            photo -> the reason for those that cannot be read.
+
+        Raises:
+            UserError: an option is out of range.
+        """
+        from minicap.encoder.pipeline import encode_batches
+
+        names, size = photos.names[done * self.group_size :], self.encoder.batch
+        batches = [names[start : start + size] for start in range(0, len(names), size)]
+        encoded = encode_batches(self.encoder, batches, photos.open, workers + 1, workers)
+        draws = count * (min(model.max_length for model in self.models) - 1)  # for each photo
+        group: list[tuple[str, numpy.ndarray]] = []
+        unusable: dict[str, str] = {}
+        for number, (batch, (features, reasons)) in enumerate(zip(batches, encoded), 1):
+            group += [pair for pair in zip(batch, features, strict=True) if pair[0] not in reasons]
+            unusable |= reasons
+            if number * size % self.group_size == 0 or number == len(batches):
+                stream, found = numpy.random.PCG64(seed), []
+                rng = numpy.random.Generator(stream.advance(done * self.group_size * draws))
+                if group:
+                    array = numpy.stack([row for _, row in group])
+                    found = generate(self.models, array, config, count, rng)
+                yield dict(zip((name for name, _ in group), found, strict=True)), unusable
+                group, unusable, done = [], {}, done + 1
+
+    @property
+    def group_size(self) -> int:
+        """The number of photos whose captions `generate_many` generates together."""
+        return self.encoder.batch * max(1, GROUP // self.encoder.batch)
+
     def text(self, caption: Caption) -> str:
         """Return the caption's text."""
         return self.models[0].vocabulary.decode(caption.ids)
@@ -98,6 +152,7 @@ def load(
     path: str | Path | Sequence[str | Path],
     encoder: str | Path | None = None,
     device: str = "cpu",
+    threads: int | None = None,
 ) -> Captioner:
     """Load a captioner.
 
@@ -108,6 +163,7 @@ def load(
             trained on minicap's encoder with seeded weights, by default that encoder, which is
             built on first use and cached.
         device: "cpu" or "cuda", for encoder and model.
+        threads: threads of each operator of the encoder; None leaves the choice to ONNX Runtime.
 
     Raises:
         UserError: a file is missing or damaged, or files do not fit together; onnxruntime is not
@@ -122,7 +178,7 @@ def load(
     models = [Model.load(Path(each), device_module(device)) for each in paths]
     known = models[0].encoder or {}
     if encoder is None and known.get("id") == SEEDED_ENCODER_ID:
-        return Captioner(models, seeded_encoder(device))
+        return Captioner(models, seeded_encoder(device, threads))
     if encoder is None and EXPORTED.exists():
         encoder = EXPORTED
     if encoder is None:
@@ -133,4 +189,4 @@ def load(
         )
     # Images must be preprocessed as for training.
     preprocessing = known.get("preprocessing", "").rpartition("-")[0] or None
-    return Captioner(models, Encoder(encoder, device, preprocessing=preprocessing))
+    return Captioner(models, Encoder(encoder, device, threads, preprocessing))

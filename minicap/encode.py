@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from minicap.data.captions import read_captions
+from minicap.data.captions import read_all_captions
 from minicap.data.fill_store import fill_store, open_store
 from minicap.data.names import find_names
 from minicap.data.store import LOCK, REASONS, SKIPPED, FeatureStore
 from minicap.encoder.image import Preprocessing
-from minicap.encoder.photos import find_photos
+from minicap.encoder.photos import find_all
 from minicap.encoder.session import EXPORTED, Encoder
 from minicap.utils import command_line
-from minicap.utils.errors import UserError
-from minicap.utils.files import exclusive
+from minicap.utils.errors import UserError, plain
+from minicap.utils.files import exclusive, listed
 
 CPUS = command_line.cpu_count()
 
@@ -29,14 +29,14 @@ class Options:
     the skipped ones again.
     """
 
-    photos: tyro.conf.Positional[Path]
-    """a folder of photos (with its subfolders), a zip file, a list of paths, or one photo"""
+    photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS...")]
+    """folders of photos (with their subfolders), zip files, lists of paths, photos, or patterns"""
     out: Path = Path("features")
     """folder for the feature store"""
     encoder: Path = EXPORTED
     """ONNX file of the encoder, made with `minicap export`"""
-    captions: Path | None = None
-    """encode only the photos that have captions in this file"""
+    captions: tuple[Path, ...] = ()
+    """encode only the photos that have captions in these files"""
     root: Path | None = None
     """folder to which the paths in a list are relative [default: the list's folder]"""
     preprocessing: Preprocessing | None = None
@@ -59,22 +59,24 @@ def main(arguments: list[str] | None = None) -> int | None:
     for name, value in ("workers", options.workers), ("readers", options.readers):
         if not 1 <= value <= 1024:
             raise UserError(f"--{name} must be from 1 to 1024, not {value}")
-    photos = find_photos(options.photos, options.root)
-    print(f"photos    {len(photos.names):,} in {options.photos}", end="")
+    if not options.photos:
+        raise UserError("name a folder of photos, a zip file, a list or a photo")
+    photos, places = find_all(options.photos, options.root), ", ".join(options.photos)
+    print(f"photos    {len(photos.names):,} in {places}", end="")
     print(f", {photos.ignored:,} other files ignored" if photos.ignored else "")
     if options.captions:
-        captions = read_captions(options.captions)
+        captions, files = read_all_captions(options.captions), listed(options.captions)
         for note in captions.notes:
             print(f"note      {note}")
         captioned = captions.texts
         paths = find_names(captioned, photos.names)
         if not paths:
             raise UserError(
-                f"none of the {len(captioned):,} photos in {options.captions}, for example "
-                f"{next(iter(captioned))!r}, is in {options.photos}, which has {photos.names[0]!r}"
+                f"none of the {len(captioned):,} photos in {files}, for example "
+                f"{next(iter(captioned))!r}, is in {places}, which has {photos.names[0]!r}"
             )
         photos = photos.only(paths.get(name, name) for name in captioned)
-        print(f"          {len(paths):,} of the {len(captioned):,} photos in {options.captions}")
+        print(f"          {len(paths):,} of the {len(captioned):,} photos in {files}")
     encoder = Encoder(options.encoder, options.device, 1, options.preprocessing)
     busy = f"{options.out}: another process is encoding into this store"
     with exclusive(options.out / LOCK, busy):
@@ -91,6 +93,13 @@ def main(arguments: list[str] | None = None) -> int | None:
     skipped = int((store.marks == SKIPPED).sum())
     print(f"done      {len(store.names) - skipped:,} photos encoded, {skipped:,} skipped", end="")
     print(f": see {options.out / REASONS}" if skipped else "")
+    for reason, names in store.reasons().most_common(3):
+        print(f"          {names:,} skipped: {reason}")
+    if repaired := encoder.repaired:
+        print(
+            f"note      {len(repaired):,} JPEG files lack their end marker and are read: ", end=""
+        )
+        print(f"{plain(repaired[0])}{', ...' * (len(repaired) > 1)}")
     return 1 if skipped == len(store.names) else None
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from minicap.data.names import find_names
-from minicap.encoder.photos import PhotoSource, find_photos
+from minicap.encoder.photos import PhotoSource, find_all
 from minicap.evaluation.plots import write_report
 from minicap.evaluation.samples import names_to_show, sample_captions
 from minicap.model import checkpoint
@@ -24,7 +24,7 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
     """Parse the options. Their defaults come from the recipe or from the resumed run."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--recipe", "--resume", "--captions"):
-        first.add_argument(name, nargs="?")
+        first.add_argument(name, nargs="*" if name == "--captions" else "?")
     chosen, _ = first.parse_known_args(arguments)
     if chosen.resume:
         path = Path(chosen.resume) / RUN
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int | None:
     """Run the command and return its exit status."""
     options = parse(arguments)
     options.check()
-    photos = find_photos(options.photos) if options.photos else None
+    photos = find_all(options.photos) if options.photos else None
     with open_run(options) as run:
         if photos:  # report ambiguous names before the training and not after it
             find_names(names_to_show(run.dataset), photos.names)
@@ -60,7 +60,7 @@ def report(run: Run, options: RunOptions, photos: PhotoSource | None) -> None:
     """Print and draw sample captions of the best model, and print the paths of all files."""
     path = run.folder / MODEL
     model = Model.load(path, run.trainer.xp)
-    scenes = options.data.captions is None
+    scenes = not options.data.captions
     lines, entries = sample_captions(model, run.dataset, scenes, photos, options.seed)
     for line in [*lines, *run.warnings()]:
         print(line)

@@ -1,7 +1,10 @@
 """`minicap caption`, with an encoder of one matrix."""
 
+import csv
+import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy
@@ -9,7 +12,8 @@ import pytest
 from PIL import Image
 
 import minicap
-from minicap import caption
+from minicap import caption, captioner
+from minicap.data.captions import read_captions
 from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
 from minicap.generation.config import BEAM, GenerationConfig
@@ -95,7 +99,7 @@ def command(capsys):
 def test_a_line_for_each_photo(command, trained, encoder, photos):
     """The file, a tab, the caption, which the Python interface gives too, one by one or at once."""
     status, lines, errors = command("--model", trained, *photos, "--encoder", encoder)
-    assert status == 0 and not errors
+    assert not status and not errors
     captioner = minicap.load(trained, encoder)
     captions = captioner.caption(photos)
     assert lines == [f"{p}\t{c}" for p, c in zip(photos, captions, strict=True)]
@@ -119,7 +123,7 @@ def test_folders_and_patterns(command, trained, encoder, photos, monkeypatch):
     _, lines, errors = command(folder, *options)
     assert not errors and {line.split("\t")[0] for line in lines} >= {str(p) for p in photos}
     status, lines, _ = command(f"{folder.name}/*{ending}", *options)
-    assert status == 0 and f"{folder.name}/{photos[0].name}" in {w.split("\t")[0] for w in lines}
+    assert not status and f"{folder.name}/{photos[0].name}" in {w.split("\t")[0] for w in lines}
     for name, reason in (
         ("https://example.com/cat.jpg", "a web address; download the photo"),
         ("nothing/*.jpg", "no photo matches this pattern"),
@@ -130,8 +134,84 @@ def test_folders_and_patterns(command, trained, encoder, photos, monkeypatch):
 
 def test_several_batches(command, trained, encoder, photos, monkeypatch):
     expected = command("--model", trained, *photos, "--encoder", encoder)
-    monkeypatch.setattr(caption, "BATCH", 3)
+    monkeypatch.setattr(captioner, "GROUP", 4)
     assert command("--model", trained, *photos, "--encoder", encoder) == expected
+
+
+@pytest.fixture
+def many(tmp_path, photos):
+    """A folder of 90 photos, two of which are broken."""
+    folder = tmp_path / "many"
+    for n in range(90):
+        path = folder / f"{n % 3}" / f"{n:03}{photos[0].suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photos[n % len(photos)].read_bytes() if n not in (5, 80) else b"broken")
+    return folder
+
+
+def test_captions_in_a_file(command, trained, encoder, many, tmp_path):
+    """They are the printed ones. A zip file and a list give the same captions."""
+    options = "--model", trained, "--encoder", encoder
+    status, lines, errors = command(many, *options, "--count=2")
+    assert status == 1 and len(lines) == 2 * 88 and len(errors) == 2
+    expected = [line.split("\t") for line in lines]
+    outputs = {}
+    for ending in "csv", "json", "jsonl":
+        outputs[ending] = tmp_path / f"captions.{ending}"
+        status, lines, _ = command(many, *options, "--count=2", f"--out={outputs[ending]}")
+        assert not status and "88 photos captioned" in lines[-1] and "2 skipped" in lines[-1]
+        skipped = tmp_path / f"captions.{ending}.skipped.jsonl"
+        names = [json.loads(line)["photo"] for line in skipped.read_text().splitlines()]
+        assert names == [str(many / "2/005.png"), str(many / "2/080.png")]
+        assert read_captions(outputs[ending]).texts.keys() <= {name for name, _ in expected}
+        assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.part"))
+    with open(outputs["csv"], newline="") as file:
+        assert list(csv.reader(file)) == [["photo", "caption"], *expected]
+    as_list, as_lines = (outputs[e].read_text() for e in ("json", "jsonl"))
+    assert [list(row.values()) for row in json.loads(as_list)] == expected
+    assert json.loads(as_list) == [json.loads(line) for line in as_lines.splitlines()]
+
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as packed:
+        for path in sorted(many.rglob("*.png")):
+            packed.write(path, path.relative_to(many))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, sorted(many.rglob("*.png")))))
+    for source in "many.zip", "list.txt":
+        _, lines, _ = command(tmp_path / source, *options, "--count=2")
+        found = [line.split("\t") for line in lines]
+        assert [text for _, text in found] == [text for _, text in expected]
+        assert source == "list.txt" or found[0][0] == str(tmp_path / "many.zip/0/000.png")
+
+
+def test_an_interrupted_file_resumes(command, trained, encoder, many, tmp_path, monkeypatch):
+    """The result is that of an uninterrupted run, for samples too, wherever it stops."""
+    words = many, "--model", trained, "--encoder", encoder, "--temperature=1.5"
+    whole, out = tmp_path / "whole.csv", tmp_path / "captions.csv"
+    command(*words, f"--out={whole}")
+    append = caption.CaptionFile.append
+
+    def interrupted(file, rows, unusable):
+        if file.part.read_bytes().count(b"\n") == 3:
+            with file.part.open("a") as torn:
+                torn.write('{"rows": [{"pho')  # as a full disk or a power cut leaves it
+            raise KeyboardInterrupt
+        append(file, rows, unusable)
+
+    monkeypatch.setattr(caption.CaptionFile, "append", interrupted)
+    status, lines, _ = command(*words, f"--out={out}")
+    assert status == 130 and lines == ["stopped after 64 photos; run the same command to resume"]
+    assert not out.exists()
+    monkeypatch.setattr(caption.CaptionFile, "append", append)
+    one_line(command(*words, f"--out={out}", "--seed=1"), "was begun with another --count, --sc")
+    one_line(command(*words, f"--out={out}", "--beam-size=2"), "another generation option")
+    one_line(command(photos_of(many), *words[1:], f"--out={out}"), "another set of photos")
+    assert not command(*words, f"--out={out}")[0]
+    assert out.read_bytes() == whole.read_bytes()
+    one_line(command(*words, f"--out={out}"), out, "exists: delete it")
+    one_line(command(*words, f"--out={tmp_path / 'a.txt'}"), "must end in .csv, .json, .jsonl")
+
+
+def photos_of(folder):
+    return next(folder.rglob("*.png"))
 
 
 def test_features_are_scaled(tmp_path, trained, encoder, photos):
@@ -169,7 +249,7 @@ def test_count_with_a_temperature_samples(command, trained, encoder, photos, mon
     assert [line.split("\t")[0] for line in lines] == [str(p) for p in photos[:2] for _ in "12345"]
     assert len({*lines[:5]}) > 1
     assert command("--model", trained, *words)[1] == lines
-    monkeypatch.setattr(caption, "BATCH", 1)
+    monkeypatch.setattr(captioner, "GROUP", 1)
     assert command("--model", trained, *words)[1] == lines
     assert command("--model", trained, *words, "--seed=100")[1] != lines
 
@@ -263,7 +343,7 @@ def test_a_model_without_a_known_encoder_asks_for_it(command, trained, tmp_path,
     path = tmp_path / "unknown.safetensors"
     model().save(path)
     one_line(command("--model", path, photos[0]), path, "--encoder")
-    assert command("--model", path, photos[0], "--encoder", encoder)[0] == 0
+    assert command("--model", path, photos[0], "--encoder", encoder)[0] is None
 
 
 def test_the_seeded_encoder_is_the_default(tmp_path, photos, monkeypatch, encoder, command):
@@ -271,11 +351,11 @@ def test_the_seeded_encoder_is_the_default(tmp_path, photos, monkeypatch, encode
     from minicap.encoder import session
 
     monkeypatch.setattr(session, "SEEDED_ENCODER_ID", session.Encoder(encoder).id)
-    monkeypatch.setattr(session, "seeded_encoder", lambda device: session.Encoder(encoder, device))
+    monkeypatch.setattr(session, "seeded_encoder", lambda *where: session.Encoder(encoder, *where))
     path = tmp_path / "model.safetensors"
     model({"id": session.SEEDED_ENCODER_ID, "name": "seeded"}).save(path)
     status, lines, errors = command("--model", path, photos[0])
-    assert status == 0 and len(lines) == 1 and not errors
+    assert not status and len(lines) == 1 and not errors
 
 
 @pytest.mark.parametrize(

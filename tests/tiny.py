@@ -44,8 +44,8 @@ def write_data(folder: Path, photos: int = 12) -> DataFiles:
     array[numpy.arange(photos), numpy.arange(photos) % 3] += 3
     Features(names, array, {"id": "tiny", "name": "tiny encoder"}).save(folder / "features.npz")
     return DataFiles(
-        folder / "captions.txt",
-        folder / "features.npz",
+        (folder / "captions.txt",),
+        (folder / "features.npz",),
         folder / "train.txt",
         folder / "dev.txt",
         folder / "test.txt",
@@ -82,11 +82,11 @@ def model(encoder: dict | None = None, dtype: str = "float32", max_length: int =
 def arguments(files: DataFiles, *more: str) -> list[str]:
     """Make a command line that trains on `files`."""
     options = {
-        "captions": files.captions,
+        "captions": files.captions[0],
         "train-split": files.train_split,
         "dev-split": files.dev_split,
         "test-split": files.test_split,
-        "features": files.features,
+        "features": files.features[0],
         "epochs": 2,
         "batch-size": 4,
         "min-count": 2,

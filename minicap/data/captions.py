@@ -1,7 +1,7 @@
 """Caption files in any common format, and lists of photos."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,30 @@ def read_captions(path: Path, strict: bool = False) -> Captions:
     if splits and (missing := texts.keys() - splits.keys()):
         raise UserError(f"{path}: {min(missing)} has no split, but other photos have one")
     return Captions(texts, splits, notes(path, problems, wordless))
+
+
+def read_all_captions(paths: Sequence[Path], strict: bool = False) -> Captions:
+    """Read one or more caption files with `read_captions`, as if they were one.
+
+    Raises:
+        UserError: as for `read_captions`; a photo is in two splits; or only some files have splits.
+    """
+    parts = [read_captions(path, strict) for path in paths]
+    texts: dict[str, list[str]] = {}
+    splits: dict[str, str] = {}
+    for path, part in zip(paths, parts, strict=True):
+        if bool(part.splits) != bool(parts[0].splits):
+            with_splits, without = (path, paths[0]) if part.splits else (paths[0], path)
+            raise UserError(
+                f"{with_splits} has splits and {without} has none: name the photos of each split "
+                "with --train-split and --dev-split, or give files of one kind"
+            )
+        for name, captions in part.texts.items():
+            texts.setdefault(name, []).extend(captions)
+        for name, split in part.splits.items():
+            if splits.setdefault(name, split) != split:
+                raise UserError(f"{path}: {name} is in the splits {splits[name]} and {split}")
+    return Captions(texts, splits, [note for part in parts for note in part.notes])
 
 
 def notes(path: Path, problems: Problems, wordless: int) -> list[str]:

@@ -1,20 +1,23 @@
 """A data set for training: captions, splits and features under one vocabulary and scaling."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 
 from minicap.data.batches import Batch, pack
 from minicap.data.canonical import word_counts
-from minicap.data.captions import Captions, read_captions, read_names
-from minicap.data.features import Scaling, read_features
+from minicap.data.captions import Captions, read_all_captions, read_names
+from minicap.data.features import Scaling, read_all_features
 from minicap.data.names import find_names
 from minicap.data.splits import random_splits
-from minicap.data.tokenisers import advice
+from minicap.data.tokenisers import TokenizerName, advice
 from minicap.data.vocabulary import SPECIAL, Vocabulary
 from minicap.utils.errors import UserError
+from minicap.utils.files import listed
 
 RANDOM = "a random split"  # the source of splits that neither lists nor the caption file give
 SHIPPED = [
@@ -27,11 +30,12 @@ SHIPPED = [
 class DataFiles:
     """Your own captions and features. Without any of these options: the shipped scenes."""
 
-    captions: Path | None = None
-    """captions in any common format: Flickr8k, COCO, Karpathy's splits, CSV, JSON Lines"""
-    features: Path | None = None
-    """features of the photos: the folder that `minicap encode` filled, or an .npz file with
-    `names` (P,) and `features` (P, F)"""
+    captions: tuple[Path, ...] = ()
+    """captions in any common format, in one or more files: Flickr8k, COCO, Karpathy's splits, CSV,
+    JSON Lines"""
+    features: tuple[Path, ...] = ()
+    """features of the photos, one or more: the folder that `minicap encode` filled, or an .npz file
+    with `names` (P,) and `features` (P, F)"""
     train_split: Path | None = None
     """names of the photos to train on, one per line; needs --dev-split [default: the splits of the
     caption file, else random ones]"""
@@ -57,7 +61,7 @@ class DataFiles:
         needed = ["captions", "features"]
         if self.train_split or self.dev_split or self.test_split:
             needed += ["train_split", "dev_split"]
-        missing = [name for name in needed if getattr(self, name) is None]
+        missing = [name for name in needed if not getattr(self, name)]
         if missing and self.captions and self.features:
             lists = " and ".join("--" + name.replace("_", "-") for name in missing)
             raise UserError(f"lists of photos go together: give {lists} too")
@@ -72,8 +76,8 @@ class DataFiles:
             return self
         folder = shipped_scenes()
         return DataFiles(
-            folder / "captions.txt.gz",
-            folder / "features.npz",
+            (folder / "captions.txt.gz",),
+            (folder / "features.npz",),
             folder / "train.txt",
             folder / "dev.txt",
             folder / "test.txt",
@@ -109,7 +113,24 @@ class DataFiles:
             return splits, RANDOM
         items = captions.splits.items()
         splits = {split: [name for name, s in items if s == split] for split in paths}
-        return {split: names for split, names in splits.items() if names}, str(self.captions)
+        return {split: names for split, names in splits.items() if names}, listed(self.captions)
+
+    @staticmethod
+    def fields_from_json(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of a `DataFiles` from JSON, where paths are texts.
+
+        Args:
+            values: a value for each field, as a run or a model stores them. Runs of earlier
+                versions have one text for `captions` and for `features`.
+        """
+        fields = dict(values)
+        for name in "captions", "features":
+            some = fields.get(name) or []
+            fields[name] = tuple(map(Path, [some] if isinstance(some, str) else some))
+        for name in "train_split", "dev_split", "test_split":
+            if fields.get(name):
+                fields[name] = Path(fields[name])
+        return fields
 
 
 def shipped_scenes() -> Path:
@@ -208,7 +229,7 @@ def load_dataset(
     max_length: int,
     standardise: bool,
     components: int = 0,
-    tokenizer: str = "course",
+    tokenizer: TokenizerName = "course",
 ) -> Dataset:
     """Read a data set. The vocabulary and the scaling come from the training set only.
 
@@ -227,8 +248,9 @@ def load_dataset(
             word is frequent enough.
     """
     assert files.captions and files.features
-    captions = read_captions(files.captions, files.strict)
-    features = read_features(files.features)
+    captions = read_all_captions(files.captions, files.strict)
+    features = read_all_features(files.features)
+    caption_files, feature_files = listed(files.captions), listed(files.features)
     lists, source = files.splits(captions)
     rows = {name: row for row, name in enumerate(features.names)}
     notes, kept = list(captions.notes), {}
@@ -240,7 +262,7 @@ def load_dataset(
     for split in "train", "dev":
         if split not in lists:
             raise UserError(
-                f"{files.captions}: no photo is in the {split} split; give lists of photos with "
+                f"{caption_files}: no photo is in the {split} split; give lists of photos with "
                 "--train-split and --dev-split"
                 + ", or change --dev-fraction or --split-seed"
                 * (source == RANDOM)
@@ -250,8 +272,8 @@ def load_dataset(
     texts = {captioned.get(name, name): some for name, some in captions.texts.items()}
     listed_as = find_names(dict.fromkeys(n for names in lists.values() for n in names), rows)
     seen: dict[str, str] = {}
-    for split, listed in lists.items():
-        names = list(dict.fromkeys(listed_as.get(name, name) for name in listed))
+    for split, wanted in lists.items():
+        names = list(dict.fromkeys(listed_as.get(name, name) for name in wanted))
         for name in names:
             if name in seen:
                 where = getattr(files, f"{split}_split") or source
@@ -265,8 +287,8 @@ def load_dataset(
         if not kept[split]:
             where = getattr(files, f"{split}_split") or f"{source}, {split}"
             raise UserError(
-                f"{where}: none of its {len(names)} photos has both captions in {files.captions} "
-                f"(which names {next(iter(captions.texts))!r}) and features in {files.features} "
+                f"{where}: none of its {len(names)} photos has both captions in {caption_files} "
+                f"(which names {next(iter(captions.texts))!r}) and features in {feature_files} "
                 f"(which names {features.names[0]!r})"
             )
     unused = len(rows.keys() - texts.keys())

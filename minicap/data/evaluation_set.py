@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy
 
-from minicap.data.captions import read_captions
+from minicap.data.captions import read_all_captions
 from minicap.data.dataset import RANDOM, DataFiles
-from minicap.data.features import read_features
+from minicap.data.features import read_all_features
 from minicap.data.names import find_names
 from minicap.utils.errors import UserError
+from minicap.utils.files import listed
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def read_evaluation_set(files: DataFiles, split: str, random: bool = True) -> Ev
         UserError: a file is missing or broken, there is no such split, or it is empty.
     """
     assert files.captions
-    captions = read_captions(files.captions, files.strict)
+    captions = read_all_captions(files.captions, files.strict)
     if split == "all":
         names = list(captions.texts)
     else:
@@ -62,18 +61,18 @@ def read_evaluation_set(files: DataFiles, split: str, random: bool = True) -> Ev
             raise UserError(f"the {split} split is unknown: name its images with --{split}-split")
         if split not in lists:
             raise UserError(
-                f"{files.captions}: no image is in the {split} split: give a list of its "
+                f"{listed(files.captions)}: no image is in the {split} split: give a list of its "
                 f"images with --{split}-split, or choose another --split"
             )
         names = list(dict.fromkeys(lists[split]))
     notes = list(captions.notes)
-    listed, known = len(names), find_names(names, captions.texts)
+    wanted, known = len(names), find_names(names, captions.texts)
     if missing := [name for name in names if name not in known]:
         notes.append(f"{split}: {len(missing):,} images have no captions ({missing[0]}, ...)")
     names = list(known.values())
     array = encoder = None
     if files.features:
-        features = read_features(files.features)
+        features = read_all_features(files.features)
         rows = {name: row for row, name in enumerate(features.names)}
         found = find_names(names, rows)
         if missing := [name for name in names if name not in found]:
@@ -84,10 +83,10 @@ def read_evaluation_set(files: DataFiles, split: str, random: bool = True) -> Ev
     if not names:
         both = f" (which names {next(iter(captions.texts))!r})"
         if files.features:
-            both += f" and features in {files.features} (which names {features.names[0]!r})"
+            both += f" and features in {listed(files.features)} (which names {features.names[0]!r})"
         raise UserError(
-            f"none of the {listed:,} images of the {split} split has captions in "
-            f"{files.captions}{both}"
+            f"none of the {wanted:,} images of the {split} split has captions in "
+            f"{listed(files.captions)}{both}"
         )
     return EvaluationSet(names, [captions.texts[name] for name in names], array, encoder, notes)
 
@@ -108,18 +107,14 @@ def sources(own: DataFiles, trained: Mapping | None) -> tuple[DataFiles, list[Da
     Raises:
         UserError: an option needs others, or the training run's captions are missing.
     """
-    values: dict[str, Any] = {
-        name: Path(value) if isinstance(value, str) else value
-        for name, value in (trained or {}).items()
-    }
-    trained_on = DataFiles(**values)
+    trained_on = DataFiles(**DataFiles.fields_from_json(trained or {}))
     if own.captions:
         return own, [*([trained_on.complete()] if trained else []), own]
     given = {name: value for name, value in vars(own).items() if value != vars(DataFiles())[name]}
     files = replace(trained_on, **given).complete()
-    if trained_on.captions and not trained_on.captions.exists():
+    if gone := [path for path in trained_on.captions if not path.exists()]:
         raise UserError(
-            f"{trained_on.captions}: the model's training captions are no longer there; "
+            f"{gone[0]}: the model's training captions are no longer there; "
             "name the data with --captions and --features"
         )
     return files, [files]
@@ -147,7 +142,9 @@ def training_set(
             continue
         one, other = evaluated.features, train.features
         if one is not None and other is not None and one.shape[1] != other.shape[1]:
-            reasons.append(f"{files.features}: {other.shape[1]} features, not {one.shape[1]}")
+            reasons.append(
+                f"{listed(files.features)}: {other.shape[1]} features, not {one.shape[1]}"
+            )
             continue
         notes = []
         if other is None:

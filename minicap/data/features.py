@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +118,36 @@ def read_features(path: Path) -> Features:
             f"({int((~finite).sum())} of {len(listed)} photos): encode them again"
         )
     return Features(listed, array, encoder)
+
+
+def read_all_features(paths: Sequence[Path]) -> Features:
+    """Read one or more files of features with `read_features`, as if they were one.
+
+    Raises:
+        UserError: as for `read_features`; or the files are of different encoders or sizes, or have
+            a photo in common.
+    """
+    parts = [read_features(path) for path in paths]
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    seen: dict[str, Path] = {}
+    for path, part in zip(paths, parts, strict=True):
+        ids = [(each.encoder or {}).get("id") for each in (first, part)]
+        sizes = [each.array.shape[1] for each in (first, part)]
+        if ids[0] != ids[1] or sizes[0] != sizes[1]:
+            names = [
+                (each.encoder or {}).get("name", "an unknown encoder") for each in (first, part)
+            ]
+            raise UserError(
+                f"{paths[0]} has {sizes[0]:,} features of {names[0]}, and {path} {sizes[1]:,} of "
+                f"{names[1]}: encode all photos with the same encoder"
+            )
+        for name in part.names:
+            if seen.setdefault(name, path) != path:
+                raise UserError(f"{name} is in {seen[name]} and in {path}: give one of them")
+    arrays = [part.array for part in parts]
+    return Features(list(seen), numpy.concatenate(arrays), first.encoder)
 
 
 def _describes_an_encoder(about: object) -> bool:

@@ -9,7 +9,7 @@ COCO identifies an image by a number, other data sets by its file name. An image
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from minicap.data.names import find_names
@@ -21,20 +21,23 @@ COCO = re.compile(r"(?:COCO_[a-z]+20\d\d_)?([0-9]{12})")
 SURROGATE = re.compile("[\ud800-\udfff]")  # valid in JSON, but not in UTF-8
 
 
-def coco_numbers(path: Path) -> dict[str, int]:
-    """Read the images' ids from a caption file in COCO's format.
+def coco_numbers(paths: Sequence[Path]) -> dict[str, int]:
+    """Read the images' ids from caption files in COCO's format.
 
     Args:
-        path: a caption file in any format.
+        paths: caption files in any format.
 
     Returns:
-        File name -> id; empty for a file in another format.
+        File name -> id; empty if a file is in another format.
     """
+    numbers: dict[str, int] = {}
     try:
-        images = json.loads(read_text(path, "caption file"))["images"]
-        return {image["file_name"]: image["id"] for image in images}
+        for path in paths:
+            images = json.loads(read_text(path, "caption file"))["images"]
+            numbers |= {image["file_name"]: image["id"] for image in images}
     except (ValueError, TypeError, KeyError, RecursionError):
         return {}
+    return numbers
 
 
 def image_ids(names: Iterable[str], numbers: Mapping[str, int]) -> dict[str, Id]:

@@ -13,6 +13,7 @@ equal to that of an uninterrupted run.
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,6 +187,11 @@ class FeatureStore:
         names = [self.names[row] for row in numpy.flatnonzero(self.marks == SKIPPED)]
         for start in range(0, len(names), self.batch):
             yield names[start : start + self.batch]
+
+    def reasons(self) -> Counter[str]:
+        """Count the skipped photos by reason."""
+        text = read_text(self.folder / REASONS, "list of skipped photos")
+        return Counter(json.loads(line)["reason"] for line in text.splitlines())
 
     def retry(self, results: Iterable[tuple[numpy.ndarray, Mapping[str, str]]]) -> int:
         """Store the features of `skipped` photos that a second attempt could read.

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy
 
-from minicap.data.tokenisers import TOKENISERS, course, join
+from minicap.data.tokenisers import TOKENISERS, TokenizerName, course, join
 
 PAD, UNK, START, END = SPECIAL = ("#PAD#", "#UNK#", "#START#", "#END#")
 
 
-tokenise = course  # what metrics and baselines use, whatever the model's tokeniser is
+tokenise = course  # the default
 
 
 class Vocabulary:
@@ -26,7 +26,7 @@ class Vocabulary:
         pad, unk, start, end: the ids of #PAD#, #UNK#, #START# and #END#.
     """
 
-    def __init__(self, words: Iterable[str], tokenizer: str = "course"):
+    def __init__(self, words: Iterable[str], tokenizer: TokenizerName = "course"):
         """Sort the words and add the special tokens.
 
         Args:
@@ -39,7 +39,9 @@ class Vocabulary:
         self.pad, self.unk, self.start, self.end = (self.ids[word] for word in SPECIAL)
 
     @classmethod
-    def of(cls, captions: Iterable[str], min_count: int, tokenizer: str = "course") -> "Vocabulary":
+    def of(
+        cls, captions: Iterable[str], min_count: int, tokenizer: TokenizerName = "course"
+    ) -> "Vocabulary":
         """Collect the words that occur at least `min_count` times.
 
         Args:

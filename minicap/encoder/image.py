@@ -5,7 +5,9 @@ differently prepared images are never mixed.
 """
 
 import errno
+import io
 import math
+import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, get_args
 
@@ -23,11 +25,15 @@ MAX_PIXELS = 89_478_485
 # Pillow opens more formats, but EPS, for example, starts another program, and ICO is decoded before
 # its size is known.
 FORMATS = {
-    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF",
+    "AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF",
     "WEBP",
 }  # fmt: skip
+# The first bytes of AVIF and HEIC files: a box of type "ftyp" with one of these brands.
+AVIF = {b"avif", b"avis"}
+HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 EXIF_ORIENTATION = 0x0112
+NO_END = "end marker missing"  # a key of an image's `info`
 STRIP = 256  # rows converted at once, where that needs more than 4 bytes a pixel
 # Errors that say nothing about the image: too many open files, a network that does not answer.
 TRANSIENT_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT}
@@ -89,10 +95,22 @@ def prepare(image: "Image.Image", method: str, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def read(source: "str | Path | IO[bytes] | Image.Image", method: str, size: int) -> np.ndarray:
-    """Load an image with `load_image` and resize it with `prepare`: uint8 (size, size, 3)."""
-    averages = method == "squeeze-bilinear"  # the others take single pixels: no draft is possible
-    return prepare(load_image(source, DRAFT * size if averages else None), method, size)
+def draft_side(method: str, size: int) -> int | None:
+    """Return the smallest side at which a large JPEG may be decoded; None for its full size."""
+    return DRAFT * size if method == "squeeze-bilinear" else None  # others take single pixels
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file has the first bytes of an image, whatever its name is."""
+    from PIL import Image
+
+    try:
+        if _brand(path):
+            return True
+        with Image.open(path) as image:
+            return image.format in FORMATS
+    except Exception:  # a broken file may raise anything in Pillow's readers
+        return False
 
 
 def load_image(
@@ -102,14 +120,14 @@ def load_image(
 
     EXIF rotation is applied. Transparent pixels are blended with white. 16-bit grey is scaled to 8
     bits. CMYK is converted with Pillow's formula, without a colour profile. An animation gives its
-    first frame.
+    first frame. A JPEG that lacks only its end marker is read, as viewers do.
 
     Args:
         source: a path, a file object or a Pillow image.
         min_side: if given, a JPEG may be decoded smaller, with at least this many pixels per side.
 
     Returns:
-        An RGB Pillow image.
+        An RGB Pillow image. `image.info[NO_END]` is true if the end marker is missing.
 
     Raises:
         UnusableImage: not a complete image of at most MAX_PIXELS in one of FORMATS.
@@ -126,10 +144,18 @@ def load_image(
             _check_path(Path(source))
         if isinstance(source, Image.Image):
             return _upright_rgb(source, None)
-        with Image.open(source) as image:
+        with _open(source) as image:
             if image.format not in FORMATS:
                 raise _Unusable(f"is a {image.format} file; convert it to JPEG or PNG")
-            return _upright_rgb(image, min_side)
+            try:
+                loaded = _upright_rgb(image, min_side)
+            except OSError as error:
+                repaired = _with_end(source, min_side) if image.format == "JPEG" else None
+                if not repaired:
+                    raise error
+                loaded = repaired
+            loaded.info[NO_END] = image.format == "JPEG" and _lacks_end(source)
+            return loaded
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = f"more than {MAX_PIXELS:,} pixels; make it smaller"
     except UnidentifiedImageError:
@@ -158,6 +184,78 @@ def _check_path(path: Path) -> None:
         raise _Unusable("no such file; check the path")
     if not path.is_file():
         raise _Unusable("not a regular file; name an image file")
+
+
+def _open(source: "str | Path | IO[bytes]") -> "Image.Image":
+    """Open an image; HEIC needs an optional package."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError:
+        brand = _brand(source)
+        if brand in AVIF:
+            raise _Unusable(
+                "is an AVIF file, damaged or for a newer Pillow: pip install -U pillow"
+            ) from None
+        if brand not in HEIC:
+            raise
+    try:
+        import pillow_heif
+    except ImportError:
+        raise _Unusable(
+            "is a HEIC file: pip install -e '.[heic]' (pillow-heif), or convert it to JPEG"
+        ) from None
+    pillow_heif.register_heif_opener()
+    if not isinstance(source, str | Path):
+        source.seek(0)
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError:
+        raise _Unusable("is a damaged HEIC file") from None
+
+
+def _brand(source: "str | Path | IO[bytes]") -> bytes:
+    """The brand of an AVIF or HEIC file, b"" for other files."""
+    start = _content(source, 12)
+    return start[8:] if start[4:8] == b"ftyp" and start[8:] in AVIF | HEIC else b""
+
+
+def _content(source: "str | Path | IO[bytes]", size: int = -1, start: int = 0) -> bytes:
+    """Bytes of a file: `size` or all, from `start`, which counts from the end if negative."""
+    if isinstance(source, str | Path):
+        with open(source, "rb") as file:
+            return _content(file, size, start)
+    source.seek(start, os.SEEK_END if start < 0 else os.SEEK_SET)
+    return source.read(size)
+
+
+def _lacks_end(source: "str | Path | IO[bytes]") -> bool:
+    """Whether a JPEG has no end marker."""
+    if _content(source, 2, -2) == b"\xff\xd9":
+        return False
+    data, place = _content(source), 2
+    # Skip segments, one of which may hold a thumbnail, until the pixels begin.
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return b"\xff\xd9" not in data[place:]
+
+
+def _with_end(source: "str | Path | IO[bytes]", min_side: int | None) -> "Image.Image | None":
+    """Load a JPEG whose end marker is missing; None if more than the marker is missing.
+
+    If pixels are missing, bytes after the end of the file change the decoded image. So the file is
+    decoded twice, with different bytes appended.
+    """
+    from PIL import Image
+
+    data = _content(source).rstrip(b"\xff")  # the first half of the marker
+    images = []
+    for byte in b"\x00", b"\x55":
+        with Image.open(io.BytesIO(data + 64 * byte + b"\xff\xd9")) as image:
+            images.append(_upright_rgb(image, min_side))
+    first, second = images
+    return first if first.tobytes() == second.tobytes() else None
 
 
 def _upright_rgb(image: "Image.Image", min_side: int | None) -> "Image.Image":

@@ -1,4 +1,4 @@
-"""List and open the photos of a folder, a zip file or a list of paths."""
+"""List and open the photos of folders, zip files, lists of paths and patterns."""
 
 import errno
 import glob
@@ -7,17 +7,18 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from minicap.encoder.image import is_image
 from minicap.utils.errors import UnusableImage, UserError
 from minicap.utils.files import read_lines
 
 # Files that count as photos, by name. Their content is checked only when they are opened.
 SUFFIXES = {
-    ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo",
-    ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+    ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg",
+    ".jpg", ".mpo", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 MAX_BYTES = 1 << 28  # of one unpacked file in a zip
 
@@ -28,17 +29,19 @@ class PhotoSource:
 
     Attributes:
         names: distinct names of the photos.
-        open: returns for a name what `image.read` takes, or raises UnusableImage.
+        open: returns for a name what `image.load_image` takes, or raises UnusableImage.
         ignored: number of other files and of folders without permission.
+        place: the folder or zip file in which the names are paths.
     """
 
     names: list[str]
     open: Callable[[str], Path | IO[bytes]]
     ignored: int = 0
+    place: Path = Path()
 
     def only(self, names: Iterable[str]) -> "PhotoSource":
         """Select these names, in this order; a missing photo fails only when it is opened."""
-        return PhotoSource(list(dict.fromkeys(names)), self.open)
+        return replace(self, names=list(dict.fromkeys(names)), ignored=0)
 
 
 def find_photos(source: Path, root: Path | None = None) -> PhotoSource:
@@ -59,8 +62,8 @@ def find_photos(source: Path, root: Path | None = None) -> PhotoSource:
         photos = _folder(source)
     elif source.is_file() and zipfile.is_zipfile(source):
         photos = _zip(source)
-    elif _is_photo(source.name) and source.exists():
-        photos = PhotoSource([source.name], source.parent.joinpath)
+    elif source.exists() and (_is_photo(source.name) or is_image(source)):
+        photos = _photo(source)
     elif source.exists():
         photos = _list(source, root or source.parent)
     else:
@@ -73,31 +76,66 @@ def find_photos(source: Path, root: Path | None = None) -> PhotoSource:
     return photos
 
 
-def expand(names: Sequence[str]) -> list[Path]:
-    """List the photos that a command line names.
+def find_all(
+    sources: Sequence[str | Path], root: Path | None = None, paths: bool = False
+) -> PhotoSource:
+    """List the photos of several sources, as a command line names them.
 
     Args:
-        names: photos; folders, which stand for the photos in them and in their subfolders; and
-            patterns like new/*.jpg that the shell has left as they are.
+        sources: each as for `find_photos`, or a pattern such as new/*.jpg that the shell has left
+            as it is.
+        root: as for `find_photos`.
+        paths: name photos by their path, and not by their path within the source. A file that does
+            not exist then counts as a photo, which fails when it is opened.
+
+    Returns:
+        The photos, in the order of the sources.
 
     Raises:
-        UserError: a web address, a folder without photos, or a pattern that matches nothing.
+        UserError: a source is a web address, does not exist or has no photos, a pattern matches
+            nothing, or two sources have a photo of the same name.
     """
-    found: list[Path] = []
-    for name in names:
-        path = Path(name)
-        if re.match(r"\w+://", name):
-            raise UserError(f"{name}: a web address; download the photo and name the file")
-        if path.is_dir():
-            found += [path / photo for photo in _folder(path).names]
-        elif not path.exists() and glob.has_magic(name):
-            matches = sorted(filter(_is_photo, glob.glob(name, recursive=True)))
-            if not matches:
-                raise UserError(f"{name}: no photo matches this pattern")
-            found += map(Path, matches)
-        else:
-            found.append(path)
-    return found
+    found = []
+    for source in sources:
+        for path in _expanded(str(source)):
+            missing = paths and not path.exists()
+            found.append(_photo(path) if missing else find_photos(path, root))
+    if len(found) == 1 and not paths:
+        return found[0]
+    owner: dict[str, tuple[PhotoSource, str]] = {}
+    for photos in found:
+        for name in photos.names:
+            full = str(photos.place / name) if paths else name
+            other = owner.setdefault(full, (photos, name))[0]
+            if other is not photos and not paths:
+                raise UserError(
+                    f"{name} is in {other.place} and in {photos.place}: rename one of the photos, "
+                    "or encode them into two stores and give both to `minicap train --features`"
+                )
+
+    def open(name: str) -> Path | IO[bytes]:
+        if name not in owner:
+            raise UnusableImage(name, "not among the photos")
+        photos, inner = owner[name]
+        return photos.open(inner)
+
+    return PhotoSource(list(owner), open, sum(photos.ignored for photos in found))
+
+
+def _expanded(source: str) -> list[Path]:
+    """The paths that a pattern stands for, or the path itself."""
+    if re.match(r"\w+://", source):
+        raise UserError(f"{source}: a web address; download the photo and name the file")
+    if Path(source).exists() or not glob.has_magic(source):
+        return [Path(source)]
+    matches = sorted(filter(_is_photo, glob.glob(source, recursive=True)))
+    if not matches:
+        raise UserError(f"{source}: no photo matches this pattern")
+    return list(map(Path, matches))
+
+
+def _photo(path: Path) -> PhotoSource:
+    return PhotoSource([path.name], path.parent.joinpath, place=path.parent)
 
 
 def _is_photo(name: str) -> bool:
@@ -107,10 +145,10 @@ def _is_photo(name: str) -> bool:
     return not hidden and os.path.splitext(file)[1].lower() in SUFFIXES
 
 
-def _source(names: list[str], open: Callable[[str], Path | IO[bytes]]) -> PhotoSource:
+def _source(names: list[str], open: Callable[[str], Path | IO[bytes]], place: Path) -> PhotoSource:
     """Sort the photos and count the other files."""
     photos = sorted(filter(_is_photo, names))
-    return PhotoSource(photos, open, len(names) - len(photos))
+    return PhotoSource(photos, open, len(names) - len(photos), place)
 
 
 def _folder(folder: Path) -> PhotoSource:
@@ -131,7 +169,7 @@ def _folder(folder: Path) -> PhotoSource:
             raise UserError(f"{folder}: this folder no longer exists")
         return folder / name
 
-    return _source([*names, *unreadable], open)
+    return _source([*names, *unreadable], open, folder)
 
 
 def _zip(path: Path) -> PhotoSource:
@@ -154,9 +192,10 @@ def _zip(path: Path) -> PhotoSource:
         content.name = name
         return content
 
-    return _source(list(members), open)
+    return _source(list(members), open, path)
 
 
 def _list(path: Path, root: Path) -> PhotoSource:
     lines = (line.strip() for line in read_lines(path, "list of photos"))
-    return PhotoSource(list(dict.fromkeys(filter(None, lines))), root.joinpath)
+    names = list(dict.fromkeys(filter(None, lines)))
+    return PhotoSource(names, root.joinpath, place=root)

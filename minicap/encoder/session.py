@@ -12,7 +12,14 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from minicap.backend import Array, device_module, to_device
-from minicap.encoder.image import PREPROCESSINGS, prepare, preprocessing_name, read
+from minicap.encoder.image import (
+    NO_END,
+    PREPROCESSINGS,
+    draft_side,
+    load_image,
+    prepare,
+    preprocessing_name,
+)
 from minicap.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +48,7 @@ class Encoder:
         feature_size: number of features of an image.
         batch: number of images to encode at once.
         float32_id: id of the float32 encoder from which a quantised one was made, else None.
+        repaired: the photos read so far whose JPEG end marker is missing.
 
     Example:
         >>> encoder = Encoder("inception_v3.onnx")
@@ -83,6 +91,7 @@ class Encoder:
             raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
         self._session = _session(onnxruntime, path, content, device, threads)
         self._xp = device_module(device)
+        self.repaired: list[str] = []
         self._input, batch, self.size, self.feature_size = _signature(self._session, path)
         self.batch = batch or BATCH[device]
         # On a GPU all batches have the same size: cuDNN searches for algorithms for each new size.
@@ -155,7 +164,10 @@ class Encoder:
                     f"image must be uint8 (height, width, 3), not {image.dtype} {image.shape}"
                 )
             return prepare(Image.fromarray(image), self._method, self.size)
-        return read(image, self._method, self.size)
+        loaded = load_image(image, draft_side(self._method, self.size))
+        if loaded.info.get(NO_END):
+            self.repaired.append(str(getattr(image, "name", image)))
+        return prepare(loaded, self._method, self.size)
 
     def encode(self, pixels: np.ndarray) -> Array:
         """Compute the features of one batch of prepared images.

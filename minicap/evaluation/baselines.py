@@ -10,14 +10,15 @@ model that is not above the shuffled features does not use the image.
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy
 from tqdm import tqdm
 
 from minicap.data.evaluation_set import EvaluationSet
-from minicap.data.vocabulary import tokenise
+from minicap.data.tokenisers import course
 
+Tokenise = Callable[[str], list[str]]
 MAX_N = 4  # n-grams of one to four words, as in BLEU and CIDEr
 BATCH = 512  # images whose neighbours are searched at once
 
@@ -28,6 +29,7 @@ def baselines(
     train: EvaluationSet | None,
     neighbours: int,
     seed: int,
+    tokenise: Tokenise = course,
 ) -> dict[str, list[str]]:
     """Make the captions of each baseline.
 
@@ -40,6 +42,7 @@ def baselines(
         train: the training set, or None to leave out the baselines that need it.
         neighbours: how many training images the nearest-neighbour baseline compares.
         seed: of the shuffling.
+        tokenise: splits a caption into words.
 
     Returns:
         Baseline -> its captions, one per image.
@@ -47,19 +50,22 @@ def baselines(
     found = {}
     if train and train.features is not None and images.features is not None:
         rows = nearest(images.features, train.features, neighbours)
-        found[f"nearest neighbours ({rows.shape[1]})"] = consensus(train.captions, rows)
+        found[f"nearest neighbours ({rows.shape[1]})"] = consensus(train.captions, rows, tokenise)
     # Given another image's features, the model generates that image's caption.
     found["shuffled features"] = [captions[row] for row in others(len(captions), seed)]
     if train:
-        found["most frequent caption"] = [most_frequent_caption(train.captions)] * len(captions)
+        found["most frequent caption"] = [most_frequent_caption(train.captions, tokenise)] * len(
+            captions
+        )
     return found
 
 
-def most_frequent_caption(captions: Sequence[Sequence[str]]) -> str:
+def most_frequent_caption(captions: Sequence[Sequence[str]], tokenise: Tokenise = course) -> str:
     """Find the most frequent caption; in a tie, the first in alphabetical order.
 
     Args:
         captions: the captions of each image.
+        tokenise: splits a caption into words.
 
     Returns:
         Its words in lower case, joined by spaces.
@@ -106,7 +112,9 @@ def nearest(features: numpy.ndarray, train: numpy.ndarray, count: int) -> numpy.
     return found
 
 
-def consensus(captions: Sequence[Sequence[str]], neighbours: numpy.ndarray) -> list[str]:
+def consensus(
+    captions: Sequence[Sequence[str]], neighbours: numpy.ndarray, tokenise: Tokenise = course
+) -> list[str]:
     """Choose the consensus caption of each image's neighbours.
 
     That is the caption with the highest mean similarity to the captions of the other neighbours
@@ -116,6 +124,7 @@ def consensus(captions: Sequence[Sequence[str]], neighbours: numpy.ndarray) -> l
     Args:
         captions: the captions of each training image.
         neighbours: (N, K) rows of `captions`.
+        tokenise: splits a caption into words.
 
     Returns:
         N captions.
@@ -125,7 +134,7 @@ def consensus(captions: Sequence[Sequence[str]], neighbours: numpy.ndarray) -> l
     # The captions of image k are begin[k] to begin[k + 1]; the n-grams of caption c are the
     # entries first[c] to first[c + 1].
     begin = numpy.searchsorted(image, numpy.arange(len(captions) + 1))
-    text, ngram, value = ngram_vectors(texts, image)
+    text, ngram, value = ngram_vectors(texts, image, tokenise)
     first = numpy.searchsorted(text, numpy.arange(len(texts) + 1))
     chosen = []
     for row in progress(neighbours, "nearest neighbours"):
@@ -151,7 +160,7 @@ def progress(items: Sequence | numpy.ndarray, label: str) -> tqdm:
 
 
 def ngram_vectors(
-    texts: Sequence[str], image: numpy.ndarray
+    texts: Sequence[str], image: numpy.ndarray, tokenise: Tokenise = course
 ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
     """Compute the TF-IDF vectors of captions, as CIDEr does (Vedantam et al. 2015, equation 1).
 
@@ -161,6 +170,7 @@ def ngram_vectors(
     Args:
         texts: C captions.
         image: (C,) the image of each caption, ascending.
+        tokenise: splits a caption into words.
 
     Returns:
         The entries of the sparse vectors, sorted by caption: the caption's row, the n-gram's

@@ -9,11 +9,12 @@ import numpy
 from minicap.backend import device_module
 from minicap.data.evaluation_set import EvaluationSet, read_evaluation_set, sources, training_set
 from minicap.data.results import coco_numbers, image_ids, read_results, results_text
+from minicap.data.tokenisers import TOKENISERS, course
 from minicap.evaluation.baselines import baselines
 from minicap.evaluation.evaluation import Evaluation, Prediction, score
 from minicap.evaluation.gallery import Gallery, choose, gallery, read_scenes
 from minicap.evaluation.html_report import html_report, read_history
-from minicap.evaluation.metrics import Scorer
+from minicap.evaluation.metrics import Scorer, Tokenizer
 from minicap.evaluation.options import EvaluationOptions
 from minicap.evaluation.predictions import check_features, predict
 from minicap.evaluation.summary import to_json
@@ -21,7 +22,7 @@ from minicap.generation.generate import check_vocabularies
 from minicap.model import checkpoint
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
-from minicap.utils.files import write_text
+from minicap.utils.files import listed, write_text
 
 SCORES, CAPTIONS, REPORT = "scores.json", "captions.json", "report.html"
 
@@ -47,7 +48,9 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
         training_options = checkpoint.load(options.model, "model")[1].get("options", {})
     files, trained_on = sources(options.data, training_options.get("data"))
     assert files.captions
-    data = [value for group in (files, *trained_on) for value in vars(group).values()]
+    data: list = []
+    for group in (files, *trained_on):
+        data += [*group.captions, *group.features, *vars(group).values()]
     inputs = [options.source, *options.ensemble, *data]
     check_output(options.folder, [path for path in inputs if isinstance(path, Path)])
 
@@ -56,7 +59,10 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
     scenes = read_scenes(files.captions, images.names)
     shown = gallery(images.names, scenes, options.photos, training_options.get("photos"))
     train, notes = training_set(trained_on, images, random=bool(models) or split != "all")
-    scorer = Scorer(images.references, options.tokenizer, options.meteor)
+    tokenizer: Tokenizer = options.tokenizer or (
+        models[0].vocabulary.tokenizer if models else "course"
+    )
+    scorer = Scorer(images.references, tokenizer, options.meteor)
     ids = image_ids(images.names, coco_numbers(files.captions))
     if models:
         rng = numpy.random.default_rng(options.seed)
@@ -67,7 +73,8 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
         predictions = [[Prediction(texts[name])] for name in images.names]
     captions = [candidates[0].text for candidates in predictions]
     systems = {"model" if models else "results": captions}
-    systems |= baselines(captions, images, train, options.neighbours, options.seed)
+    tokenise = TOKENISERS.get(tokenizer, course)
+    systems |= baselines(captions, images, train, options.neighbours, options.seed, tokenise)
     evaluation = Evaluation(
         images,
         score(scorer, images, systems, scenes),
@@ -76,11 +83,11 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
         {
             "evaluated": " + ".join(map(str, (options.source, *options.ensemble))),
             "generation": dataclasses.asdict(options.generation) if models else None,
-            "captions": str(files.captions),
+            "captions": listed(files.captions),
             "split": split,
             "images": len(images.names),
             "references": sum(map(len, images.captions)),
-            "tokenizer": options.tokenizer,
+            "tokenizer": tokenizer,
             "CIDEr": scorer.frequencies,
             "seed": options.seed,
         },

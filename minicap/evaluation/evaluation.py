@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from minicap.data.evaluation_set import EvaluationSet
 from minicap.data.scenes.scene import Scene
-from minicap.data.vocabulary import SPECIAL, UNK, Vocabulary, tokenise
-from minicap.evaluation.metrics import Scorer
+from minicap.data.vocabulary import SPECIAL, UNK, Vocabulary
+from minicap.evaluation.metrics import Scorer, words_of
 from minicap.evaluation.scene_truth import facts_stated, truths
 
 REPEATED = 0.1  # a caption of more than this fraction of the images gives a warning
@@ -41,23 +41,25 @@ class SystemScores:
 
     Attributes:
         captions: one per image, in order.
+        words: the same, tokenised; words are joined by spaces.
         scores: metric -> its value over all images.
         each: metric -> its value for each image.
     """
 
     captions: list[str]
+    words: list[str]
     scores: dict[str, float]
     each: dict[str, list[float]]
 
     @property
     def distinct(self) -> int:
         """The number of different captions; case and punctuation do not count."""
-        return len({tuple(tokenise(caption)) for caption in self.captions})
+        return len(set(self.words))
 
     @property
     def length(self) -> float:
         """The mean number of words in a caption."""
-        return float(numpy.mean([len(tokenise(caption)) for caption in self.captions]))
+        return float(numpy.mean([len(caption.split()) for caption in self.words]))
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Evaluation:
     @property
     def warnings(self) -> list[str]:
         """What is suspicious about the captions as a whole, one line each."""
-        captions = [tuple(tokenise(caption)) for caption in self.evaluated.captions]
+        captions = self.evaluated.words
         number = len(captions)
         (caption, count), *_ = self.most_frequent(1)
         lines = []
@@ -135,7 +137,7 @@ class Evaluation:
 
     def most_frequent(self, count: int) -> list[tuple[str, int]]:
         """Return the `count` most frequent captions and the number of images with each."""
-        return Counter(" ".join(tokenise(c)) for c in self.evaluated.captions).most_common(count)
+        return Counter(self.evaluated.words).most_common(count)
 
 
 def score(
@@ -164,5 +166,5 @@ def score(
             true = truths(captions, drawn)
             scores[TRUE], each[TRUE] = float(numpy.mean(true)), list(map(float, true))
             each[FACTS] = list(map(float, facts_stated(captions, drawn)))
-        scored[name] = SystemScores(captions, scores, each)
+        scored[name] = SystemScores(captions, words_of(captions, scorer.tokenizer), scores, each)
     return scored

@@ -10,19 +10,19 @@ from minicap.data.names import find_names
 from minicap.data.scenes.drawing import paint
 from minicap.data.scenes.scene import Scene, load_scenes
 from minicap.encoder.image import load_image
-from minicap.encoder.photos import PhotoSource, find_photos
+from minicap.encoder.photos import PhotoSource, find_all
 from minicap.evaluation.evaluation import Evaluation
 
 Gallery = dict[str, Callable[[], Image.Image]]  # opening an image may raise UnusableImage
 
 
-def read_scenes(captions: Path, names: Sequence[str]) -> dict[str, Scene] | None:
-    """Read what was drawn in each image from the scenes.jsonl.gz next to a caption file.
+def read_scenes(captions: Sequence[Path], names: Sequence[str]) -> dict[str, Scene] | None:
+    """Read what was drawn in each image from the scenes.jsonl.gz next to the first caption file.
 
     Returns:
         Image -> scene, or None if there is no such file or an image is not in it.
     """
-    path = captions.with_name("scenes.jsonl.gz")
+    path = captions[0].with_name("scenes.jsonl.gz")
     scenes = load_scenes(path) if path.exists() else {}
     return {name: scenes[name] for name in names} if set(names) <= scenes.keys() else None
 
@@ -30,15 +30,15 @@ def read_scenes(captions: Path, names: Sequence[str]) -> dict[str, Scene] | None
 def gallery(
     names: Sequence[str],
     scenes: dict[str, Scene] | None,
-    photos: Path | None,
-    training_photos: str | None,
+    photos: Sequence[Path],
+    training_photos: Sequence[str] | str | None,
 ) -> Gallery:
-    """Find the images that can be shown: drawn scenes, or photos in a folder, zip file or list.
+    """Find the images that can be shown: drawn scenes, or photos in folders, zip files or lists.
 
     Args:
         names: the images.
         scenes: image -> what was drawn in it, or None for photos.
-        photos: where the user says the photos are, or None.
+        photos: where the user says the photos are; may be empty.
         training_photos: where they were during training, or None. Used without `photos`, if they
             are still there.
 
@@ -50,11 +50,12 @@ def gallery(
     """
     if scenes:
         return {name: partial(paint, scenes[name]) for name in names}
-    if not photos and training_photos and Path(training_photos).exists():
-        photos = Path(training_photos)
+    if not photos:
+        known = [training_photos] if isinstance(training_photos, str) else training_photos or []
+        photos = [path for path in map(Path, known) if path.exists()]
     if not photos:
         return {}
-    source = find_photos(photos)
+    source = find_all(photos)
     found = find_names(names, source.names)
     return {name: partial(_open_photo, source, photo) for name, photo in found.items()}
 

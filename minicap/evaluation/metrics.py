@@ -10,26 +10,29 @@ with published ones if the tokenizer is the same.
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from minicap.data.vocabulary import UNK, tokenise
+from minicap.data.tokenisers import TOKENISERS
+from minicap.data.vocabulary import UNK
 from minicap.evaluation.java import Meteor, ptb_tokenise
 from minicap.utils.errors import UserError
 
-Tokenizer = Literal["words", "ptb"]
-UNKNOWN = " unkunk "  # replaces #UNK# in a caption: a word that no reference contains
+Tokenizer = Literal["course", "unicode", "characters", "ptb"]
+# What replaces #UNK# in a caption: one token that no reference contains.
+UNKNOWN, UNKNOWN_LETTER = " unkunk ", "\ua66e"
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr")
 
 
 def scores(
     candidates: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
-    tokenizer: Tokenizer = "words",
+    tokenizer: Tokenizer = "course",
 ) -> dict[str, float]:
     """Score one caption per image.
 
     Args:
         candidates: image -> its caption.
         references: image -> its references, one or more.
-        tokenizer: "words" for minicap's own or "ptb" for that of COCO's evaluation (needs Java).
+        tokenizer: one of `minicap.data.tokenisers`, or "ptb" for that of COCO's evaluation (needs
+            Java).
 
     Returns:
         METRICS over all images: from 0 to 1, and CIDEr from 0 to 10.
@@ -56,14 +59,14 @@ class Scorer:
     def __init__(
         self,
         references: Mapping[str, Sequence[str]],
-        tokenizer: Tokenizer = "words",
+        tokenizer: Tokenizer = "course",
         meteor: bool = False,
     ):
         """Tokenise the references.
 
         Args:
             references: image -> its references, one or more; two images or more.
-            tokenizer: "words" or "ptb" (needs Java).
+            tokenizer: as for `scores`.
             meteor: compute METEOR too (needs Java).
 
         Raises:
@@ -121,7 +124,8 @@ class Scorer:
         ):
             if odd := [name for name in has if name not in lacks]:
                 raise UserError(f"{kind}: {', '.join(odd[:3])} ({len(odd):,} in all)")
-        texts = [candidates[name].replace(UNK, UNKNOWN) for name in self.references]
+        unknown = UNKNOWN_LETTER if self.tokenizer == "characters" else UNKNOWN
+        texts = [candidates[name].replace(UNK, unknown) for name in self.references]
         words = words_of(texts, self.tokenizer)
         pair = self.references, {n: [w] for n, w in zip(self.references, words, strict=True)}
         bleu, bleu_each = Bleu(4).compute_score(*pair, verbose=0)
@@ -143,8 +147,7 @@ def words_of(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
         Each caption's words in lower case, joined by spaces. #UNK# is one word.
     """
     if tokenizer == "ptb":
-        unk = tokenise(UNK)[0]
-        tokenised = ptb_tokenise([caption.replace(UNK, unk) for caption in captions])
+        tokenised = ptb_tokenise([caption.replace(UNK, "unk") for caption in captions])
     else:
-        tokenised = [tokenise(caption) for caption in captions]
+        tokenised = [TOKENISERS[tokenizer](caption) for caption in captions]
     return [" ".join(words) for words in tokenised]

@@ -28,14 +28,15 @@ class EvaluationOptions:
     split: Literal["dev", "test", "all"] | None = None
     """the images to evaluate on [default: the split whose list is given, else dev for a model and
     all for a results file]"""
-    tokenizer: Tokenizer = "words"
-    """words: minicap's own; ptb: that of COCO's evaluation (needs Java)"""
+    tokenizer: Tokenizer | None = None
+    """splits captions and references into words: course, unicode and characters as for
+    `minicap train`; ptb: COCO's evaluation, needs Java [default: the model's, else course]"""
     meteor: bool = False
     """also compute METEOR (needs Java)"""
     neighbours: int = 30
     """number of training images that the nearest-neighbour baseline compares"""
-    photos: Path | None = None
-    """your photos (a folder, a zip file or a list), for the report [default: those given to
+    photos: tuple[Path, ...] = ()
+    """your photos (folders, zip files or lists), for the report [default: those given to
     `minicap train`]"""
     shown: int = 36
     """number of images in the report: the best, the worst, and some in between"""

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy
 
-from minicap.data.vocabulary import SPECIAL, tokenise
+from minicap.data.tokenisers import TOKENISERS, course
+from minicap.data.vocabulary import SPECIAL
 from minicap.evaluation.evaluation import FACTS, TRUE, Evaluation
 from minicap.generation.config import GenerationConfig
 
@@ -40,6 +41,7 @@ def statistics(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Return names and values that describe the evaluated captions as a whole."""
     evaluated = evaluation.evaluated
     number = len(evaluated.captions)
+    tokenise = TOKENISERS.get(evaluation.settings["tokenizer"], course)
     lengths = [len(tokenise(text)) for texts in evaluation.images.captions for text in texts]
     (caption, count), *_ = evaluation.most_frequent(1)
     found = [

@@ -15,7 +15,6 @@ from minicap.utils.errors import UserError
 from minicap.utils.renamed import option
 
 DATA_PATHS = ("captions", "features", "train_split", "dev_split", "test_split")
-PATHS = ("out", "resume", "photos")
 # Options that may change when a run resumes.
 CHANGEABLE = {"epochs", "patience", "photos", "device", *DATA_PATHS}
 
@@ -37,8 +36,8 @@ class RunOptions:
     """folder for the model and its metrics [default: runs/RECIPE, with a number if that exists]"""
     resume: Path | None = None
     """resume the run in this folder with its settings"""
-    photos: Path | None = None
-    """your photos (a folder, a zip file or a list): some are shown with captions at the end"""
+    photos: tuple[Path, ...] = ()
+    """your photos (folders, zip files or lists): some are shown with captions at the end"""
     device: Literal["cpu", "cuda"] = "cpu"
     """compute with NumPy on the CPU or with CuPy on an NVIDIA GPU"""
     workers: int = min(4, cpu_count())
@@ -70,6 +69,8 @@ class RunOptions:
         def as_json(value):
             if isinstance(value, dict):
                 return {name: as_json(inner) for name, inner in value.items()}
+            if isinstance(value, list | tuple):
+                return [as_json(inner) for inner in value]
             return str(value.absolute()) if isinstance(value, Path) else value
 
         return as_json(asdict(self))
@@ -85,17 +86,15 @@ class RunOptions:
         Raises:
             UserError: the file was saved by another version, with other options.
         """
-
-        def paths(values: Mapping, names: tuple[str, ...]) -> dict:
-            return {name: Path(values[name]) for name in names if values.get(name)}
-
-        data = values["data"] | paths(values["data"], DATA_PATHS)
+        paths = {name: Path(values[name]) for name in ("out", "resume") if values.get(name)}
+        photos = values.get("photos") or []
         nested = {
-            "data": checkpoint.build(DataFiles, data, path),
+            "data": checkpoint.build(DataFiles, DataFiles.fields_from_json(values["data"]), path),
             "decoder": checkpoint.build(DecoderConfig, values["decoder"], path),
             "training": checkpoint.build(TrainingConfig, values["training"], path),
         }
-        return checkpoint.build(cls, dict(values) | paths(values, PATHS) | nested, path)
+        nested["photos"] = tuple(map(Path, [photos] if isinstance(photos, str) else photos))
+        return checkpoint.build(cls, dict(values) | paths | nested, path)
 
     def resumed_as(self, changed: "RunOptions") -> "RunOptions":
         """Return the options for resuming this run.

@@ -5,7 +5,7 @@ import gzip
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +87,11 @@ def exclusive(path: Path, refusal: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink()
         lock.release()
+
+
+def listed(paths: Iterable[Path]) -> str:
+    """Join paths by commas, for messages."""
+    return ", ".join(map(str, paths))
 
 
 def write_text(path: Path, text: str) -> None:

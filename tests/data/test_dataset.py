@@ -27,7 +27,7 @@ def append(path, text):
 
 def test_each_caption_has_the_features_of_its_image(files):
     data = load(files)
-    features = read_features(files.features)
+    features = read_features(files.features[0])
     assert {split: len(part.names) for split, part in data.splits.items()} == {
         "train": 6,
         "dev": 3,
@@ -50,12 +50,12 @@ def test_each_caption_has_the_features_of_its_image(files):
 def test_vocabulary_and_scaling_come_from_train_only(files):
     """Words and features of dev and test have no influence."""
     before = load(files, standardise=True)
-    append(files.captions, "".join(f"{n}.jpg#9\tzebra zebra zebra\n" for n in range(6, 12)))
-    features = read_features(files.features)
+    append(files.captions[0], "".join(f"{n}.jpg#9\tzebra zebra zebra\n" for n in range(6, 12)))
+    features = read_features(files.features[0])
     train = before.splits["train"].names
     outside = [name not in train for name in features.names]
     features.array[outside] = 1e4
-    features.save(files.features)
+    features.save(files.features[0])
     after = load(files, standardise=True)
     assert after.vocabulary.words == before.vocabulary.words and "zebra" not in after.vocabulary.ids
     assert (after.scaling.mean == before.scaling.mean).all()
@@ -70,18 +70,18 @@ def test_dev_is_scaled_as_train_is(files):
 
 
 def test_min_count_counts_train_only(files):
-    append(files.captions, "0.jpg#8\tzebra\n6.jpg#8\tzebra zebra zebra zebra\n")
+    append(files.captions[0], "0.jpg#8\tzebra\n6.jpg#8\tzebra zebra zebra zebra\n")
     assert "zebra" in load(files, min_count=1).vocabulary.ids
     assert "zebra" not in load(files, min_count=2).vocabulary.ids
 
 
 def test_photos_without_captions_or_features_are_left_out_and_counted(files):
     append(files.train_split, "bare.jpg\nghost.jpg\n")
-    append(files.captions, "ghost.jpg#0\tA ghost\nunlisted.jpg#0\tA cat\n")
-    features = read_features(files.features)
+    append(files.captions[0], "ghost.jpg#0\tA ghost\nunlisted.jpg#0\tA cat\n")
+    features = read_features(files.features[0])
     wide = numpy.ones((1, WIDTH), "float32")
     names = [*features.names, "bare.jpg"]
-    Features(names, numpy.concatenate([features.array, wide])).save(files.features)
+    Features(names, numpy.concatenate([features.array, wide])).save(files.features[0])
     data = load(files)
     assert len(data.splits["train"].names) == 6 and "ghost" not in data.vocabulary.ids
     notes = "\n".join(data.notes)
@@ -109,7 +109,7 @@ def test_nothing_left_of_a_split(files, split):
     with pytest.raises(UserError, match="none of its 2 photos") as caught:
         load(files)
     text = str(caught.value)
-    assert all(str(path) in text for path in (getattr(files, split), files.captions))
+    assert all(str(path) in text for path in (getattr(files, split), files.captions[0]))
     assert "\n" not in text
 
 
@@ -120,10 +120,12 @@ def test_no_word_that_is_frequent_enough(files):
 
 @pytest.mark.parametrize("name", ["captions", "train_split", "dev_split", "test_split", "features"])
 def test_each_missing_file_is_named(files, name):
-    getattr(files, name).unlink()
+    value = getattr(files, name)
+    (path,) = value if isinstance(value, tuple) else (value,)
+    path.unlink()
     with pytest.raises(UserError, match="No such file") as caught:
         load(files)
-    assert str(getattr(files, name)) in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
 def test_incomplete_files_name_the_missing_options(files):
@@ -182,7 +184,7 @@ def test_splits_from_the_caption_file(files):
     rows = [
         f"{n}.jpg,A dog,{split}" for n, split in enumerate([t, t, d, d, r, e, e, t, d, e, t, t])
     ]
-    files.captions.write_text("\n".join(["image,caption,split", *rows]))
+    files.captions[0].write_text("\n".join(["image,caption,split", *rows]))
     data = load(without_lists(files))
     assert names(data) == {
         "train": [f"{n}.jpg" for n in (0, 1, 4, 7, 10, 11)],
@@ -191,16 +193,16 @@ def test_splits_from_the_caption_file(files):
     }
     assert not data.notes
     assert len(load(files).splits["train"].names) == 6  # lists take precedence
-    files.captions.write_text("image,caption,split\n0.jpg,A dog,train\n")
+    files.captions[0].write_text("image,caption,split\n0.jpg,A dog,train\n")
     with pytest.raises(UserError, match="no photo is in the dev split; give lists of photos with"):
         load(without_lists(files))
 
 
 def test_names_match_with_and_without_their_folder(files):
     before = load(files)
-    features = read_features(files.features)
+    features = read_features(files.features[0])
     inside = [f"photos/{name}" for name in features.names]
-    Features(inside, features.array, features.encoder).save(files.features)
+    Features(inside, features.array, features.encoder).save(files.features[0])
     after = load(files)
     assert names(after)["dev"] == [f"photos/{name}" for name in names(before)["dev"]]
     assert after.fingerprint() == before.fingerprint()
@@ -208,8 +210,8 @@ def test_names_match_with_and_without_their_folder(files):
 
 def test_lists_and_features_may_both_lack_the_folder_that_captions_have(files):
     before = load(files)
-    text = files.captions.read_text()
-    files.captions.write_text("".join(f"val/{line}" for line in text.splitlines(True)))
+    text = files.captions[0].read_text()
+    files.captions[0].write_text("".join(f"val/{line}" for line in text.splitlines(True)))
     after = load(files)
     assert names(after) == names(before) and after.fingerprint() == before.fingerprint()
 
@@ -218,9 +220,9 @@ def test_a_listed_photo_is_no_other_with_the_same_last_part(files):
     """y/1.jpg has features and no captions; x/1.jpg, which has both, is in no list."""
     rng = numpy.random.default_rng(0)
     Features(["x/1.jpg", "y/1.jpg", "x/2.jpg", "x/3.jpg"], rng.random((4, 8), "f4"), None).save(
-        files.features
+        files.features[0]
     )
-    files.captions.write_text("".join(f"x/{n}.jpg#0\tA dog .\n" for n in (1, 2, 3)))
+    files.captions[0].write_text("".join(f"x/{n}.jpg#0\tA dog .\n" for n in (1, 2, 3)))
     files.train_split.write_text("x/3.jpg\ny/1.jpg\n")
     files.dev_split.write_text("x/2.jpg\n")
     data = load(replace(files, test_split=None))
@@ -229,8 +231,8 @@ def test_a_listed_photo_is_no_other_with_the_same_last_part(files):
 
 
 def test_features_that_are_all_the_same_cannot_be_whitened(files):
-    features = read_features(files.features)
-    Features(features.names, 0 * features.array + 1, features.encoder).save(files.features)
+    features = read_features(files.features[0])
+    Features(features.names, 0 * features.array + 1, features.encoder).save(files.features[0])
     with pytest.raises(UserError, match="--components: the features of all training photos"):
         load_dataset(files, 1, 20, True, 4)
 
@@ -248,11 +250,11 @@ def test_the_fingerprint_depends_on_every_part(files, tmp_path):
     first = load(files).fingerprint()
     assert load(files).fingerprint() == first
     others = [load(files, max_length=5).fingerprint(), load(files, standardise=True).fingerprint()]
-    features = read_features(files.features)
+    features = read_features(files.features[0])
     features.array[0, 0] += 1e-3
-    features.save(files.features)
+    features.save(files.features[0])
     others.append(load(files).fingerprint())
-    append(files.captions, "6.jpg#7\tdog a\n")
+    append(files.captions[0], "6.jpg#7\tdog a\n")
     others.append(load(files).fingerprint())
     assert len({first, *others}) == 5
 
@@ -272,7 +274,7 @@ def test_more_components_than_exist_is_noted(files):
 
 def test_captions_that_are_all_the_same_have_no_components(tmp_path):
     files = write_data(tmp_path)
-    files.captions.write_text("".join(f"{number}.jpg#0\tA red dog\n" for number in range(12)))
+    files.captions[0].write_text("".join(f"{number}.jpg#0\tA red dog\n" for number in range(12)))
     with pytest.raises(UserError, match="--components: the captions of all training photos"):
         load_dataset(files, 1, 20, False, 4)
 

@@ -1,7 +1,7 @@
 """The images of an evaluation, and the files they are read from."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from minicap.data.dataset import DataFiles, shipped_scenes
 from minicap.data.evaluation_set import read_evaluation_set, sources, training_set
 from minicap.data.features import Features, read_features
+from minicap.training.options import RunOptions
 from minicap.utils.errors import UserError
 from tests.tiny import write_data
 
@@ -20,12 +21,12 @@ def files(tmp_path):
 
 def as_stored(files):
     """The files as a model stores them."""
-    return {n: str(v) if hasattr(v, "parts") else v for n, v in asdict(files).items()}
+    return RunOptions(data=files).to_json()["data"]
 
 
 def test_a_split_with_its_references_and_raw_features(files):
     images = read_evaluation_set(files, "dev")
-    stored = read_features(files.features)
+    stored = read_features(files.features[0])
     assert images.names == ["6.jpg", "7.jpg", "8.jpg"]
     assert images.references["7.jpg"] == [
         "A blue dog sits .",
@@ -48,9 +49,9 @@ def test_without_features_there_are_references(files):
 def test_what_is_left_out_is_noted(files):
     with files.dev_split.open("a") as file:
         file.write("99.jpg\n98.jpg\n")
-    stored = read_features(files.features)
-    Features(stored.names[:8], stored.array[:8]).save(files.features)
-    with files.captions.open("a") as file:
+    stored = read_features(files.features[0])
+    Features(stored.names[:8], stored.array[:8]).save(files.features[0])
+    with files.captions[0].open("a") as file:
         file.write("6.jpg#9\t...\n")
     images = read_evaluation_set(files, "dev")
     assert images.names == ["6.jpg", "7.jpg"]
@@ -63,9 +64,9 @@ def test_what_is_left_out_is_noted(files):
 
 def test_features_in_folders_and_in_any_order(files):
     """Images keep the caption file's names, and each has its own features."""
-    stored = read_features(files.features)
+    stored = read_features(files.features[0])
     names = [f"photos/{name}" for name in stored.names]
-    Features(names[::-1], stored.array[::-1]).save(files.features)
+    Features(names[::-1], stored.array[::-1]).save(files.features[0])
     images = read_evaluation_set(files, "dev")
     assert images.names == ["6.jpg", "7.jpg", "8.jpg"]
     assert numpy.array_equal(images.features, stored.array[6:9])
@@ -83,7 +84,7 @@ def test_nothing_named_is_the_shipped_scenes():
     scenes = DataFiles().complete()
     assert sources(DataFiles(), None) == (scenes, [scenes])
     assert sources(DataFiles(), as_stored(DataFiles())) == (scenes, [scenes])
-    assert scenes.captions.parent == shipped_scenes()
+    assert scenes.captions[0].parent == shipped_scenes()
 
 
 def test_single_files_of_the_training_run_can_be_replaced(files, tmp_path):
@@ -96,7 +97,7 @@ def test_single_files_of_the_training_run_can_be_replaced(files, tmp_path):
 
 def test_own_captions_replace_the_files_of_the_training_run(files, tmp_path):
     """For the training images, the files of the training run still come first."""
-    own = DataFiles(captions=tmp_path / "c.txt", features=tmp_path / "f.npz")
+    own = DataFiles(captions=(tmp_path / "c.txt",), features=(tmp_path / "f.npz",))
     assert sources(own, as_stored(files)) == (own, [files, own])
     assert sources(own, None) == (own, [own])
 
@@ -105,7 +106,7 @@ def test_files_that_need_others(files):
     for trained in (None, as_stored(DataFiles())):
         with pytest.raises(UserError, match="your own data needs --captions"):
             sources(DataFiles(features=files.features), trained)
-    trained = as_stored(replace(files, captions=files.captions.with_name("gone.txt")))
+    trained = as_stored(replace(files, captions=(files.captions[0].with_name("gone.txt"),)))
     with pytest.raises(
         UserError, match="gone.txt: the model's training captions are no longer there"
     ):
@@ -116,12 +117,14 @@ def test_the_training_set_or_why_there_is_none(files, tmp_path):
     images = read_evaluation_set(files, "dev")
     train, notes = training_set([files], images)
     assert train.names == [f"{n}.jpg" for n in range(6)] and not notes
-    gone = replace(files, captions=tmp_path / "gone.txt")
+    gone = replace(files, captions=(tmp_path / "gone.txt",))
     assert training_set([gone, files], images)[0].names == train.names
     nothing, (note,) = training_set([gone], images)
     assert nothing is None and "no baselines from train" in note and "gone.txt" in note
-    wide = replace(files, features=tmp_path / "wide.npz")
-    Features(read_features(files.features).names, numpy.ones((12, 3), "f4")).save(wide.features)
+    wide = replace(files, features=(tmp_path / "wide.npz",))
+    Features(read_features(files.features[0]).names, numpy.ones((12, 3), "f4")).save(
+        wide.features[0]
+    )
     nothing, (note,) = training_set([wide], images)
     assert nothing is None and "3 features, not 8" in note
 

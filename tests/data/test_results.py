@@ -124,7 +124,7 @@ def test_numbers_of_a_coco_file(tmp_path):
     images = [{"id": 7, "file_name": "beach.jpg"}, {"id": 9, "file_name": "bus.jpg"}]
     path = tmp_path / "captions"
     path.write_text(json.dumps({"images": images, "annotations": []}))
-    assert coco_numbers(path) == {"beach.jpg": 7, "bus.jpg": 9}
+    assert coco_numbers([path]) == {"beach.jpg": 7, "bus.jpg": 9}
     for text in (
         "beach.jpg#0\ta dog",
         "[1]",
@@ -133,4 +133,4 @@ def test_numbers_of_a_coco_file(tmp_path):
         "[" * 100_000,
     ):
         path.write_text(text)
-        assert coco_numbers(path) == {}
+        assert coco_numbers([path]) == {}

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,15 +13,20 @@ from PIL import Image, ImageSequence
 
 from minicap.encoder.image import (
     EXIF_ORIENTATION,
+    NO_END,
     PREPROCESSINGS,
+    draft_side,
     load_image,
     prepare,
     preprocessing_name,
-    read,
 )
 from minicap.utils.errors import UnusableImage
 
 RED = (255, 0, 0)
+
+
+def read(source, method, size):
+    return prepare(load_image(source, draft_side(method, size)), method, size)
 
 
 def saved(image: Image.Image, path: Path, **options) -> Path:
@@ -385,3 +391,48 @@ def test_a_file_object_is_read_as_its_path_is(tmp_path):
     broken.name = "photos.zip/a.jpg"
     with pytest.raises(UnusableImage, match=r"^photos.zip/a.jpg: not an image"):
         load_image(broken)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_marker_is_read(tmp_path, progressive):
+    """As viewers do. One that lacks pixels too is refused."""
+    rng = np.random.default_rng(0)
+    colours = np.kron(rng.integers(0, 255, (30, 40, 3)), np.ones((8, 8, 1))).astype("uint8")
+    whole = saved(Image.fromarray(colours), tmp_path / "a.jpg", progressive=progressive)
+    data = whole.read_bytes()
+    for cut in 1, 2:
+        (tmp_path / "cut.jpg").write_bytes(data[:-cut])
+        for source in tmp_path / "cut.jpg", io.BytesIO(data[:-cut]):
+            image = load_image(source)
+            assert image.tobytes() == load_image(whole).tobytes()
+            assert image.info[NO_END]
+    for content in data, data + b"\xff\xda and a video":
+        (tmp_path / "whole.jpg").write_bytes(content)
+        assert not load_image(tmp_path / "whole.jpg").info[NO_END]
+    for cut in 12, 300, len(data) // 2:
+        (tmp_path / "cut.jpg").write_bytes(data[:-cut])
+        with pytest.raises(UnusableImage, match="cut.jpg: cannot be read"):
+            load_image(tmp_path / "cut.jpg")
+
+
+def test_heic_needs_an_extra(tmp_path, monkeypatch):
+    """It is recognised by its content, whatever its name is."""
+    heif = pytest.importorskip("pillow_heif")
+    colours = np.zeros((32, 48, 3), "uint8") + np.uint8([200, 30, 60])
+    heif.from_pillow(Image.fromarray(colours)).save(tmp_path / "photo.heic")
+    content = (tmp_path / "photo.heic").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(content)
+    for source in tmp_path / "photo.heic", tmp_path / "photo.jpg", io.BytesIO(content):
+        image = load_image(source)
+        assert image.size == (48, 32) and abs(np.asarray(image).astype(int) - colours).max() < 9
+    (tmp_path / "short.heic").write_bytes(content[:100])
+    with pytest.raises(UnusableImage, match="short.heic"):
+        load_image(tmp_path / "short.heic")
+
+    Image.init()  # as in a process that has not registered the format
+    monkeypatch.setattr(Image, "OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in "photo.heic", "photo.jpg":
+        with pytest.raises(UnusableImage, match=r"is a HEIC file: pip install -e '.\[heic\]'"):
+            load_image(tmp_path / name)

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from minicap.encoder import photos as module
-from minicap.encoder.photos import find_photos
+from minicap.encoder.photos import find_all, find_photos
 from minicap.utils.errors import UnusableImage, UserError
 
 FILES = {
@@ -152,3 +152,38 @@ def test_an_unreadable_folder_is_counted_or_refused(folder, monkeypatch):
     unreadable = folder
     with pytest.raises(UserError, match="cannot list this folder"):
         find_photos(folder)
+
+
+def test_several_sources(folder, archive, tmp_path, monkeypatch):
+    """Names stay as they are in each source; or they are paths."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "z.png").write_bytes(b"Z")
+    photos = find_all([folder, other])
+    assert photos.names == [*find_photos(folder).names, "z.png"]
+    assert photos.open("z.png").read_bytes() == b"Z"
+    assert photos.open("a.png").read_bytes() == b"A"
+    with pytest.raises(UserError, match=r"a.png is in .* and in .*: rename"):
+        find_all([folder, archive])
+    paths = find_all([folder, archive, other / "gone.png"], paths=True)
+    assert str(folder / "a.png") in paths.names and str(archive / "a.png") in paths.names
+    assert paths.open(str(archive / "a.png")).read() == b"A"
+    assert paths.names[-1] == str(other / "gone.png")
+    monkeypatch.chdir(tmp_path)
+    assert find_all(["other/*.png"]).names == ["z.png"]
+    for source, message in (
+        ("https://example.com/a.jpg", "a web address"),
+        ("other/*.jpg", "no photo matches"),
+        ("gone", "no such folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_all([source])
+
+
+def test_a_photo_under_any_name(tmp_path):
+    """A JPEG without an ending is a photo, and not a list of photos."""
+    from PIL import Image
+
+    path = tmp_path / "photo"
+    Image.new("RGB", (9, 9)).save(path, format="JPEG")
+    assert find_photos(path).names == ["photo"]

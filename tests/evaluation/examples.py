@@ -2,7 +2,7 @@
 
 from minicap.data.evaluation_set import EvaluationSet
 from minicap.evaluation.evaluation import FACTS, TRUE, Evaluation, Prediction, SystemScores
-from minicap.evaluation.metrics import METRICS
+from minicap.evaluation.metrics import METRICS, words_of
 
 
 def images(number, features=None, encoder=None):
@@ -24,10 +24,10 @@ def evaluation(captions, baseline=None, cider=(0.3, 0.2), vocabulary=None, true=
         if true is not None:
             scores[TRUE], each[TRUE] = true, [true] * len(texts)
             each[FACTS] = [5.0] * len(texts)
-        return SystemScores(texts, scores, each)
+        return SystemScores(texts, words_of(texts, "course"), scores, each)
 
     systems = {"model": system(captions, cider[0])}
     systems["shuffled features"] = system(baseline or captions[1:] + captions[:1], cider[1])
     predictions = [[Prediction(caption)] for caption in captions]
-    settings = {"split": "dev", "images": len(captions), "tokenizer": "words"}
+    settings = {"split": "dev", "images": len(captions), "tokenizer": "course"}
     return Evaluation(images(len(captions)), systems, predictions, vocabulary, settings, [])

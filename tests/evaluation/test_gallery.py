@@ -23,7 +23,7 @@ def photos(tmp_path):
 
 def test_photos_are_found_by_file_name(photos):
     """Missing ones are left out; a broken one raises when it is opened."""
-    shown = gallery(["1.png", "2.png", "3.png"], None, photos, None)
+    shown = gallery(["1.png", "2.png", "3.png"], None, [photos], None)
     assert list(shown) == ["1.png", "2.png"]
     assert shown["1.png"]().size == (40, 30)
     with pytest.raises(UnusableImage):
@@ -32,22 +32,22 @@ def test_photos_are_found_by_file_name(photos):
 
 def test_the_photos_of_training_are_used_if_they_still_exist(photos, tmp_path):
     names = ["1.png"]
-    assert list(gallery(names, None, None, str(photos))) == names
-    assert gallery(names, None, None, str(tmp_path / "gone")) == {}
-    assert gallery(names, None, None, None) == {}
+    assert list(gallery(names, None, [], str(photos))) == names
+    assert gallery(names, None, [], str(tmp_path / "gone")) == {}
+    assert gallery(names, None, [], None) == {}
     with pytest.raises(UserError, match="gone: no such folder"):
-        gallery(names, None, tmp_path / "gone", str(photos))
+        gallery(names, None, [tmp_path / "gone"], str(photos))
 
 
 def test_scenes_are_painted_if_all_are_known(tmp_path):
     rng = numpy.random.RandomState(0)
     scenes = {f"{n}.png": random_scene(rng) for n in range(3)}
     captions = tmp_path / "captions.txt.gz"
-    assert read_scenes(captions, list(scenes)) is None
+    assert read_scenes([captions], list(scenes)) is None
     write_text(tmp_path / "scenes.jsonl.gz", to_lines(scenes))
-    assert read_scenes(captions, ["1.png"]) == {"1.png": scenes["1.png"]}
-    assert read_scenes(captions, ["1.png", "photo.jpg"]) is None
-    shown = gallery(["2.png"], read_scenes(captions, ["2.png"]), None, None)
+    assert read_scenes([captions], ["1.png"]) == {"1.png": scenes["1.png"]}
+    assert read_scenes([captions], ["1.png", "photo.jpg"]) is None
+    shown = gallery(["2.png"], read_scenes([captions], ["2.png"]), [], None)
     assert shown["2.png"]().tobytes() == paint(scenes["2.png"]).tobytes()
 
 

@@ -71,7 +71,7 @@ def test_the_report_is_complete(result):
     words = " ".join(" ".join(read.texts).split())
     for part in (
         "Captions of 3 images, dev",
-        "model.x, scored with c.txt. Tokenizer words; 3 references; CIDEr with frequencies of 3.",
+        "model.x, scored with c.txt. Tokenizer course; 3 references; CIDEr with frequencies of 3.",
         "CIDEr 12.3 is not above 45.6",  # the warning
         "1 of 3 captions are empty",
         "shuffled features 45.6",

@@ -26,7 +26,7 @@ def test_statistics():
 def test_json_and_table_have_every_score():
     result = evaluation(["a dog", "a cat"], cider=(1.25, 0.2), true=1.0)
     values = to_json(result)
-    assert values["tokenizer"] == "words" and values["images"] == 2
+    assert values["tokenizer"] == "course" and values["images"] == 2
     assert values["scores"]["model"] == dict.fromkeys(METRICS, 1.25) | {
         TRUE: 1.0,
         "distinct captions": 2,

@@ -1,6 +1,7 @@
 """Model files hold everything captions depend on; files that do not fit together are refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy
 import pytest
@@ -242,9 +243,14 @@ def test_run_options_of_format_1_load(path, monkeypatch):
     )
     assert options.as_recipe() == expected
     assert (options.workers, options.seed, options.recipe) == (3, 4, "best")
-    assert str(options.out) == "/runs/best" and str(options.data.captions) == "/data/captions.txt"
+    assert str(options.out) == "/runs/best" and options.data.captions == (
+        Path("/data/captions.txt"),
+    )
     saved["data"]["strict"] = False  # options that were added since
     saved["training"]["tokenizer"] = "course"
+    for name in "captions", "features":  # one path, until there could be several
+        saved["data"][name] = [saved["data"][name]]
+    saved["photos"] = [saved["photos"]] if saved["photos"] else []
     assert options.to_json() == saved
 
 
