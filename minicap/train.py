@@ -11,6 +11,7 @@ from minicap.evaluation.plots import write_report
 from minicap.evaluation.samples import names_to_show, sample_captions
 from minicap.model import checkpoint
 from minicap.model.trained_model import Model
+from minicap.training import fine_tuning
 from minicap.training.opening import open_run
 from minicap.training.options import RunOptions
 from minicap.training.recipes import RECIPES
@@ -23,7 +24,7 @@ CHAPTER = Path(__file__).parents[1] / "docs/walkthrough/01-one-minute.md"
 def parse(arguments: list[str] | None = None) -> RunOptions:
     """Parse the options. Their defaults come from the recipe or from the resumed run."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--recipe", "--resume", "--captions"):
+    for name in ("--recipe", "--resume", "--captions", "--init-from"):
         first.add_argument(name, nargs="*" if name == "--captions" else "?")
     chosen, _ = first.parse_known_args(arguments)
     if chosen.resume:
@@ -34,6 +35,8 @@ def parse(arguments: list[str] | None = None) -> RunOptions:
     name = chosen.recipe or ("flickr8k" if chosen.captions else "scenes")
     known = name if name in RECIPES else "scenes"  # the parser refuses other names
     recipe = RECIPES[known]
+    if chosen.init_from:
+        recipe = fine_tuning.adapted(recipe, Model.load(Path(chosen.init_from)))
     default = RunOptions(recipe=known, decoder=recipe.decoder, training=recipe.training)
     return command_line.parse(RunOptions, "train", arguments, default)
 

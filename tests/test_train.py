@@ -616,3 +616,31 @@ def test_a_run_of_format_1_resumes(command, out, tmp_path, monkeypatch):
     assert all(numpy.array_equal(one[0][name], other[0][name]) for name in one[0])
     assert one[1]["options"]["training"] == other[1]["options"]["training"]
     assert one[1]["options"]["decoder"] == other[1]["options"]["decoder"]
+
+
+def test_fine_tuning_on_other_captions(command, files, out, tmp_path):
+    """A new run starts where the model ended, learns new words, and resumes bit for bit."""
+    assert command(f"--out={out}", "--epochs=6", "--standardise")[0] == 0
+    first = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    again = tmp_path / "again"
+    init = f"--init-from={out / MODEL}"
+    _, text, _ = command(f"--out={again}", init, "--learning-rate=1e-9", "--epochs=1")
+    assert "fine-tuning: " in text and ", 0 new" in text
+    (line,) = map(json.loads, (again / "metrics.jsonl").read_text().splitlines())
+    assert line["dev_loss"] == pytest.approx(first["dev_loss"], abs=1e-4)
+
+    text = files.captions[0].read_text()
+    files.captions[0].write_text(text.replace("dog", "zebra"))
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    _, text, _ = command(f"--out={whole}", init)
+    assert ", 1 new (zebra)" in text
+    assert "zebra" in Model.load(whole / MODEL).vocabulary.ids
+    assert "dog" in Model.load(whole / MODEL).vocabulary.ids
+    command(f"--out={halves}", init, "--epochs=1")
+    assert command("--resume", halves, "--epochs=2", instead=True)[0] == 0
+    one, other = (Model.load(folder / MODEL).decoder.parameters.flat for folder in (whole, halves))
+    assert one.tobytes() == other.tobytes()
+    for option in "--hidden-size=9", "--tokenizer=unicode", "--standardise":
+        name = option.partition("=")[0]
+        one_line(command(f"--out={tmp_path / 'x'}", init, option), f"{name} cannot be changed")
+    one_line(command(f"--out={tmp_path / 'x'}", f"--init-from={out / 'gone'}"), "gone")

@@ -230,6 +230,7 @@ def load_dataset(
     standardise: bool,
     components: int = 0,
     tokenizer: TokenizerName = "course",
+    trained: tuple[Vocabulary, Scaling] | None = None,
 ) -> Dataset:
     """Read a data set. The vocabulary and the scaling come from the training set only.
 
@@ -242,6 +243,8 @@ def load_dataset(
         standardise: give each feature mean 0 and standard deviation 1.
         components: if not 0, reduce the features to this many canonical components instead.
         tokenizer: a name of `minicap.data.tokenisers.TOKENISERS`.
+        trained: a trained model's vocabulary, to which new words are added, and its scaling, which
+            is used unchanged.
 
     Raises:
         UserError: a file is missing or broken, a photo is in two splits, a split is empty, or no
@@ -296,6 +299,8 @@ def load_dataset(
         notes.append(f"{unused} photos have features but no captions")
     captions_of_train = [text for name in kept["train"] for text in texts[name]]
     vocabulary = Vocabulary.of(captions_of_train, min_count, tokenizer)
+    if trained:
+        vocabulary = Vocabulary([*vocabulary.words, *trained[0].words], tokenizer)
     if better := advice(captions_of_train[:1000], tokenizer):
         notes.append(better)
     if len(vocabulary) == len(SPECIAL):
@@ -314,7 +319,14 @@ def load_dataset(
     train = splits["train"]
     if note := truncated(train, vocabulary, max_length):
         notes.append(note)
-    if components:
+    if trained:
+        scaling, width = trained[1], features.array.shape[1]
+        if width != len(scaling.mean):
+            raise UserError(
+                f"{feature_files}: {width:,} features, but the model was trained on "
+                f"{len(scaling.mean):,}: encode the photos with its encoder"
+            )
+    elif components:
         counts = word_counts(train.ids, train.image, len(train.names))
         scaling = Scaling.canonical(train.features, counts, components)
         if (found := scaling.width) < components:

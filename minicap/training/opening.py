@@ -8,6 +8,8 @@ from pathlib import Path
 from minicap.backend import device_module
 from minicap.data.dataset import load_dataset
 from minicap.model import checkpoint
+from minicap.model.trained_model import Model
+from minicap.training import fine_tuning
 from minicap.training.options import RunOptions
 from minicap.training.run import LOCK, MODEL, RUN, Run
 from minicap.training.trainer import Trainer
@@ -32,6 +34,9 @@ def open_run(options: RunOptions) -> Iterator[Run]:
     if options.out and not options.resume:
         check_folder(options.out)  # first, because reading the data may take long
     xp, config = device_module(options.device), options.training
+    model = Model.load(options.init_from) if options.init_from else None
+    if model:
+        fine_tuning.check(options.as_recipe(), model)
     dataset = load_dataset(
         options.data.complete(),
         config.min_count,
@@ -39,13 +44,16 @@ def open_run(options: RunOptions) -> Iterator[Run]:
         config.standardise,
         config.components,
         config.tokenizer,
+        (model.vocabulary, model.scaling) if model else None,
     )
+    if model:
+        dataset.notes.extend(fine_tuning.notes(dataset, model))
     if config.monitor == "cider" and len(dataset.splits["dev"].names) < 2:
         raise UserError(
             "--monitor cider needs at least two dev images, because with one CIDEr is always 0. "
             "Add images to dev, or use --monitor loss"
         )
-    trainer = Trainer(options.as_recipe(), dataset, options.seed, options.workers, xp)
+    trainer = Trainer(options.as_recipe(), dataset, options.seed, options.workers, xp, model)
     existed = bool(options.out and options.out.exists())
     folder = options.resume or new_folder(options.out, options.recipe)
     try:

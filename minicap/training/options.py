@@ -16,7 +16,7 @@ from minicap.utils.renamed import option
 
 DATA_PATHS = ("captions", "features", "train_split", "dev_split", "test_split")
 # Options that may change when a run resumes.
-CHANGEABLE = {"epochs", "patience", "photos", "device", *DATA_PATHS}
+CHANGEABLE = {"epochs", "patience", "photos", "device", "init_from", *DATA_PATHS}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class RunOptions:
     training: TrainingConfig = RECIPES["scenes"].training
     out: Path | None = None
     """folder for the model and its metrics [default: runs/RECIPE, with a number if that exists]"""
+    init_from: Path | None = None
+    """start from this trained model: its architecture, scaling, tokeniser and words are kept, and
+    new words are added"""
     resume: Path | None = None
     """resume the run in this folder with its settings"""
     photos: tuple[Path, ...] = ()
@@ -86,7 +89,9 @@ class RunOptions:
         Raises:
             UserError: the file was saved by another version, with other options.
         """
-        paths = {name: Path(values[name]) for name in ("out", "resume") if values.get(name)}
+        paths = {
+            name: Path(values[name]) for name in ("out", "resume", "init_from") if values.get(name)
+        }
         photos = values.get("photos") or []
         nested = {
             "data": checkpoint.build(DataFiles, DataFiles.fields_from_json(values["data"]), path),

@@ -11,8 +11,10 @@ from minicap.data.batches import Batch, ImageBatch
 from minicap.data.dataset import Dataset, Split
 from minicap.model.decoder import Decoder
 from minicap.model.initial import initial_parameters
+from minicap.model.trained_model import Model
 from minicap.nn.adam import Adam, clip_scale
 from minicap.nn.parameters import Parameters
+from minicap.training.fine_tuning import transfer
 from minicap.training.random_streams import Purpose, stream
 from minicap.training.recipes import Recipe
 from minicap.training.replica import Replica, batch_on, ignore_overflow
@@ -55,6 +57,7 @@ class Trainer:
         seed: int,
         workers: int = 1,
         xp: ModuleType = numpy,
+        model: Model | None = None,
     ):
         """Initialise a decoder for the dataset.
 
@@ -67,6 +70,7 @@ class Trainer:
                 so the last bits of the result; on a CPU, the same number always gives the same
                 bits. With cupy it is always 1.
             xp: numpy or cupy.
+            model: the trained model to start from, on the host, or None.
         """
         self.config, self.dataset, self.seed, self.xp = recipe.training, dataset, seed, xp
         train, config = dataset.splits["train"], recipe.training
@@ -84,6 +88,8 @@ class Trainer:
             config.image_gain,
             train.word_counts(len(dataset.vocabulary)) if config.frequency_bias else None,
         )
+        if model:
+            transfer(initial, dataset.vocabulary, model)
         self.parameters = Parameters(shapes, "float32", xp, zeros)
         self.parameters.flat[...] = to_device(initial.flat, xp)
         self.decoder = Decoder(recipe.decoder, self.parameters)

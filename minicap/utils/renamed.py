@@ -43,4 +43,4 @@ def option(name: str) -> str:
 
 
 # Options added since the first version: the value that files without them were made with.
-ADDED: dict[str, object] = {"strict": False, "tokenizer": "course"}
+ADDED: dict[str, object] = {"strict": False, "tokenizer": "course", "init_from": None}
