@@ -1,4 +1,4 @@
-"""Export InceptionV3 to ONNX: `minicap export [WEIGHTS]`."""
+"""Export an encoder to ONNX: `minicap export [WEIGHTS]`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from minicap.utils import command_line
 class Options(ExportOptions):
     __doc__ = ExportOptions.__doc__
     weights: tyro.conf.Positional[Path | None] = None
-    """Keras .h5, torchvision .pth or timm .safetensors file [default: $MINICAP_INCEPTION_H5, else
-    Keras' weights without the classifier, downloaded once, 88 MB]"""
+    """Keras .h5, torchvision .pth or timm .safetensors file of InceptionV3, or the .onnx file of
+    another network [default: $MINICAP_INCEPTION_H5, else Keras' weights without the classifier,
+    downloaded once, 88 MB]"""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,10 +2,12 @@
 
 import argparse
 import os
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from minicap.data.dataset import DataFiles
 from minicap.data.names import find_names
+from minicap.data.public import data_set, photo_archives
 from minicap.encoder.photos import PhotoSource, find_all
 from minicap.evaluation.plots import write_report
 from minicap.evaluation.samples import names_to_show, sample_captions
@@ -14,37 +16,68 @@ from minicap.model.trained_model import Model
 from minicap.training import fine_tuning
 from minicap.training.opening import open_run
 from minicap.training.options import RunOptions
+from minicap.training.public_data import PublicData
 from minicap.training.recipes import RECIPES
 from minicap.training.run import MODEL, RUN, Interrupted, Run
 from minicap.utils import command_line
+from minicap.utils.errors import UserError
 
 CHAPTER = Path(__file__).parents[1] / "docs/walkthrough/01-one-minute.md"
 
 
-def parse(arguments: list[str] | None = None) -> RunOptions:
+@dataclass(frozen=True)
+class Options(RunOptions):
+    __doc__ = RunOptions.__doc__
+    public: PublicData = PublicData()
+
+    def run(self) -> RunOptions:
+        """Return the options of the run alone."""
+        return RunOptions(**{field.name: getattr(self, field.name) for field in fields(RunOptions)})
+
+
+def parse(arguments: list[str] | None = None) -> Options:
     """Parse the options. Their defaults come from the recipe or from the resumed run."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--recipe", "--resume", "--captions", "--init-from"):
+    for name in ("--recipe", "--resume", "--captions", "--init-from", "--data"):
         first.add_argument(name, nargs="*" if name == "--captions" else "?")
     chosen, _ = first.parse_known_args(arguments)
     if chosen.resume:
         path = Path(chosen.resume) / RUN
         _, about = checkpoint.load(path, "run")
         saved = replace(RunOptions.from_json(about["options"], path), resume=path.parent)
-        return saved.resumed_as(command_line.parse(RunOptions, "train", arguments, saved))
-    name = chosen.recipe or ("flickr8k" if chosen.captions else "scenes")
+        changed = command_line.parse(Options, "train", arguments, Options(**vars(saved)))
+        if changed.public != PublicData():
+            raise UserError("--data and --resume do not go together: give one of them")
+        return Options(**vars(saved.resumed_as(changed.run())))
+    default_recipe = "best" if chosen.data else "flickr8k" if chosen.captions else "scenes"
+    name = chosen.recipe or default_recipe
     known = name if name in RECIPES else "scenes"  # the parser refuses other names
     recipe = RECIPES[known]
     if chosen.init_from:
         recipe = fine_tuning.adapted(recipe, Model.load(Path(chosen.init_from)))
-    default = RunOptions(recipe=known, decoder=recipe.decoder, training=recipe.training)
-    return command_line.parse(RunOptions, "train", arguments, default)
+    default = Options(recipe=known, decoder=recipe.decoder, training=recipe.training)
+    return command_line.parse(Options, "train", arguments, default)
+
+
+def with_public_data(options: Options) -> RunOptions:
+    """Prepare a public data set, and return the options to train on it, or to resume."""
+    if options.data != DataFiles():
+        raise UserError("--data brings its own captions, features and splits: leave yours out")
+    public, out = options.public, options.out or Path("runs") / str(options.public.data)
+    files = public.prepare(options.device)
+    photos = tuple(photo_archives(data_set(str(public.data), public.year), public.folder))
+    run = replace(options.run(), data=files, photos=options.photos or photos, out=out)
+    if not (out / RUN).exists():
+        return run
+    saved = RunOptions.from_json(checkpoint.load(out / RUN, "run")[1]["options"], out / RUN)
+    return replace(saved, resume=out).resumed_as(replace(run, resume=out, out=saved.out))
 
 
 def main(arguments: list[str] | None = None) -> int | None:
     """Run the command and return its exit status."""
-    options = parse(arguments)
-    options.check()
+    given = parse(arguments)
+    given.check()
+    options = with_public_data(given) if given.public.data else given.run()
     photos = find_all(options.photos) if options.photos else None
     with open_run(options) as run:
         if photos:  # report ambiguous names before the training and not after it

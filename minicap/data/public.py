@@ -8,12 +8,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from minicap.data.captions import read_captions
+from minicap.data.dataset import DataFiles
+from minicap.data.splits import uniform
 from minicap.utils.downloads import fetch
 from minicap.utils.errors import UserError
-from minicap.utils.files import replacing
+from minicap.utils.files import replacing, write_text
 
 COCO = "http://images.cocodataset.org/"  # its certificate is for another host: https fails
 FLICKR8K = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/"
+COCO_DEV = 5000  # photos of val in the dev set
 LARGEST = 1 << 30  # bytes of one unpacked file of captions
 RESERVE = 1 << 30  # bytes that must stay free on the disk
 
@@ -52,6 +56,7 @@ class PublicDataset:
         parts: name -> archive, captions first.
         next: part of photos -> the commands to run after its download, one per line, with
             "{folder}" for the folder.
+        training: how long training with the recipe `best` takes.
     """
 
     title: str
@@ -59,6 +64,7 @@ class PublicDataset:
     licence: str
     parts: dict[str, Archive]
     next: dict[str, str]
+    training: str
 
 
 def coco(
@@ -94,6 +100,7 @@ def coco(
             f"--features {{folder}}/{split} --photos {{folder}}/{split}.zip"
             for part, split in zip(["train", "val"], splits, strict=True)
         },
+        "about four hours on two cores",
     )
 
 
@@ -131,6 +138,7 @@ DATA_SETS = {
             "--features {folder}/features --train-split {folder}/Flickr_8k.trainImages.txt "
             "--dev-split {folder}/Flickr_8k.devImages.txt --photos {folder}/Flickr8k_Dataset.zip"
         },
+        "about ten minutes on two cores",
     ),
     ("coco", 2014): coco(
         2014,
@@ -155,6 +163,34 @@ def data_set(name: str, year: int) -> PublicDataset:
         year: COCO's edition, 2014 or 2017.
     """
     return DATA_SETS[name, 2013 if name == "flickr8k" else year]
+
+
+def data_files(data: PublicDataset, folder: Path) -> DataFiles:
+    """Return the files to train on, features included. COCO's lists of photos are written here.
+
+    COCO has no test captions. As in Karpathy and Fei-Fei (2015), 5,000 photos of val are the dev
+    set, and the others are added to train.
+
+    Args:
+        data: a data set whose captions are in `folder`.
+        folder: where they are, and where the features will be.
+    """
+    texts = [folder / name for name in data.parts["captions"].files]
+    features = (folder / "features",)
+    if "photos" in data.parts:  # Flickr8k, with lists of its own
+        return DataFiles((texts[0],), features, texts[1], texts[2], texts[3])
+    train, dev = folder / "train.txt", folder / "dev.txt"
+    if not (train.exists() and dev.exists()):
+        names = [list(read_captions(path).texts) for path in texts]
+        order = sorted(names[1], key=lambda name: uniform(name, 0))
+        write_text(dev, "\n".join(order[:COCO_DEV]) + "\n")
+        write_text(train, "\n".join(names[0] + order[COCO_DEV:]) + "\n")
+    return DataFiles(tuple(texts), features, train, dev)
+
+
+def photo_archives(data: PublicDataset, folder: Path) -> list[Path]:
+    """Return the zip files of photos."""
+    return [folder / part.name for part in data.parts.values() if not part.files]
 
 
 def description(data: PublicDataset, parts: Iterable[str], folder: Path) -> list[str]:

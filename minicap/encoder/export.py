@@ -1,4 +1,7 @@
-"""Export published InceptionV3 weights to an ONNX file: build, check and optionally quantise."""
+"""Export an encoder to an ONNX file: InceptionV3 with published weights, or a network of your own.
+
+The file is checked and optionally quantised before it is written.
+"""
 
 import os
 import tempfile
@@ -20,6 +23,7 @@ from minicap.encoder.weight_files import (
     KERAS_NOTOP_SIZE,
     read_weights,
 )
+from minicap.encoder.wrap import Wrapping, wrap
 from minicap.utils.downloads import fetch
 from minicap.utils.errors import UnusableImage, UserError
 
@@ -32,13 +36,15 @@ OFFICIAL_URL = "https://storage.googleapis.com/tensorflow/keras-applications/inc
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Export InceptionV3 with published weights to an ONNX file."""
+    """Export InceptionV3 with published weights, or wrap a network of your own, to an ONNX file."""
 
     weights: Path | None = None
-    """Keras .h5, torchvision .pth or timm .safetensors file [default: $MINICAP_INCEPTION_H5, else
-    Keras' weights without the classifier, downloaded once, 88 MB]"""
+    """Keras .h5, torchvision .pth or timm .safetensors file of InceptionV3, or the .onnx file of
+    another network [default: $MINICAP_INCEPTION_H5, else Keras' weights without the classifier,
+    downloaded once, 88 MB]"""
     out: Path | None = None
-    """output file [default: inception_v3.onnx, or inception_v3-int8.onnx]"""
+    """output file [default: inception_v3.onnx, inception_v3-int8.onnx, or NETWORK-encoder.onnx]"""
+    wrapping: Wrapping = Wrapping()
     preprocessing: Preprocessing = "squeeze-bilinear"
     """how photos are resized: squeeze-bilinear works best; squeeze-nearest matches Keras' load_img;
     crop-bilinear matches the original course notebook"""
@@ -60,8 +66,18 @@ class ExportOptions:
             raise UserError("--precision int8 and --calibrate PHOTOS need each other")
         if not 0 < self.min_cosine <= 1:
             raise UserError("--min-cosine must be more than 0 and at most 1")
+        if not self.own and self.wrapping != Wrapping():
+            raise UserError("--layout, --scale, --mean, --std and --size are for an .onnx file")
+        if self.own and self.calibrate:
+            raise UserError("--precision int8 is for InceptionV3")
+        self.wrapping.check()
         if self.expected and not self.check:
             raise UserError("--expected needs --check PHOTO...: name the photos")
+
+    @property
+    def own(self) -> bool:
+        """Whether the weights are an ONNX file, to be wrapped."""
+        return self.weights is not None and self.weights.suffix.lower() == ".onnx"
 
 
 def export(
@@ -89,7 +105,10 @@ def export(
             f"exporting needs {error.name}, which is not installed: pip install -e '.[cpu]'"
         ) from error
     path = options.weights or official_weights()
-    model = build(read_weights(path), options.preprocessing)
+    if options.own:
+        model = wrap(path, options.wrapping, options.preprocessing)
+    else:
+        model = build(read_weights(path), options.preprocessing)
     with tempfile.TemporaryDirectory() as folder:
         float32 = Path(folder, "float32.onnx")
         save(model, float32)
@@ -98,7 +117,10 @@ def export(
             return None
         if options.calibrate:
             model = _int8_model(model, encoder, options, Path(folder))
-    out = options.out or (EXPORTED if not options.calibrate else Path("inception_v3-int8.onnx"))
+    default = Path(f"{path.stem}-encoder.onnx") if options.own else EXPORTED
+    out = options.out or (Path("inception_v3-int8.onnx") if options.calibrate else default)
+    if out.exists() and out.samefile(path):
+        raise UserError(f"--out {out}: would replace the input; choose another file")
     save(model, out)
     return out
 
@@ -108,7 +130,7 @@ def description(path: Path) -> list[str]:
     import onnx
 
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    keys = ("encoder_id", "weights", "preprocessing", "pooling", "precision")
+    keys = ("encoder_id", "weights", "preprocessing", "scaling", "pooling", "precision")
     return [
         f"file           {path}, {path.stat().st_size / 1e6:.1f} MB",
         *(f"{key:14} {about[key]}" for key in keys if key in about),

@@ -7,6 +7,7 @@ import pytest
 
 from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
+from minicap.generation.generate import generate_text
 from minicap.model.decoder import Decoder
 from minicap.model.initial import initial_parameters
 from minicap.nn.parameters import Parameters
