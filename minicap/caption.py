@@ -1,19 +1,15 @@
 """Caption photos: `minicap caption PHOTO... --model MODEL`."""
 
-import hashlib
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tqdm import tqdm
 
 import minicap
-from minicap.captioner import Captioner
-from minicap.data.caption_file import CaptionFile, check_output
-from minicap.encoder.photos import PhotoSource, find_all
+from minicap.data.caption_file import check_output
+from minicap.encoder.photos import find_all
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.utils import command_line
 from minicap.utils.errors import UserError, plain
@@ -78,12 +74,7 @@ def parse(arguments: list[str] | None = None) -> Options:
 
 
 def main(arguments: list[str] | None = None) -> int | None:
-    """Run the command.
-
-    Returns:
-        The exit status: 1 if a photo could not be read (with --out, if none could), 130 after
-        Ctrl-C, else None.
-    """
+    """Run the command; return 1 if a photo is unusable (with --out: if all are), 130 for Ctrl-C."""
     options = parse(arguments)
     options.check()
     assert options.model
@@ -94,29 +85,18 @@ def main(arguments: list[str] | None = None) -> int | None:
     if captioner.warning:
         print(f"note: {captioner.warning}", file=sys.stderr)
     workers = 1 if alone else command_line.cpu_count()
-    return (write if options.out else show)(options, captioner, photos, workers)
-
-
-def groups(
-    options: Options, captioner: Captioner, photos: PhotoSource, workers: int, done: int = 0
-) -> Iterator[tuple[list[dict], dict[str, str]]]:
-    """Generate captions in groups: rows with photo, caption and score; and unusable photos."""
-    for found, unusable in captioner.generate_many(
-        photos, options.generation, options.count, options.seed, done, workers
-    ):
-        rows = [
-            {"photo": name, "caption": captioner.text(caption)}
-            | ({"score": round(caption.score, 4)} if options.scores else {})
-            for name, captions in found.items()
-            for caption in captions[: options.count]
-        ]
-        yield rows, unusable
-
-
-def show(options: Options, captioner: Captioner, photos: PhotoSource, workers: int) -> int | None:
-    """Print captions."""
+    how = options.generation, options.count, options.seed
+    if options.out:
+        try:
+            done = captioner.write(
+                photos, options.out, *how, scores=options.scores, workers=workers
+            )
+        except KeyboardInterrupt:
+            print("stopped; what is done is kept: run the same command to resume")
+            return 130
+        return report(*done, options.out)
     failed = False
-    for rows, unusable in groups(options, captioner, photos, workers):
+    for rows, unusable in captioner.generate_many(photos, *how, workers=workers):
         for name, reason in unusable.items():
             print(f"error: {plain(name)}: {reason}", file=sys.stderr)
             failed = True
@@ -126,38 +106,11 @@ def show(options: Options, captioner: Captioner, photos: PhotoSource, workers: i
     return 1 if failed else None
 
 
-def write(options: Options, captioner: Captioner, photos: PhotoSource, workers: int) -> int | None:
-    """Write captions to a file, with a progress bar."""
-    assert options.out and options.model
-    names = "\n".join(photos.names).encode(errors="replace")
-    task = {
-        "model": [checksum(path) for path in (options.model, *options.ensemble)],
-        "encoder": captioner.encoder.id,
-        "set of photos": hashlib.sha256(names).hexdigest(),
-        "generation option": asdict(options.generation),
-        "--count, --scores or --seed": [options.count, options.scores, options.seed],
-        "--device": options.device,
-    }
-    with CaptionFile.open(options.out, task) as file:
-        done = min(file.groups * captioner.group_size, len(photos.names))
-        try:
-            with tqdm(total=len(photos.names), initial=done, unit=" photos", smoothing=0.1) as bar:
-                for rows, unusable in groups(options, captioner, photos, workers, file.groups):
-                    file.append(rows, unusable)
-                    bar.update(min(captioner.group_size, bar.total - bar.n))
-        except KeyboardInterrupt:
-            print(f"stopped after {bar.n:,} photos; run the same command to resume")
-            return 130
-        captioned, skipped = file.finish()
-    print(f"done      {captioned:,} photos captioned in {options.out}, {skipped:,} skipped", end="")
-    print(f": see {file.skipped}" if skipped else "")
+def report(captioned: int, skipped: int, out: Path) -> int | None:
+    """Print what was written, and return the exit status."""
+    print(f"done      {captioned:,} photos captioned in {out}, {skipped:,} skipped", end="")
+    print(f": see {out}.skipped.jsonl" if skipped else "")
     return None if captioned else 1
-
-
-def checksum(path: Path) -> str:
-    """Compute the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """Caption images: joins an encoder, models and generation."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy
+from tqdm import tqdm
 
 from minicap.backend import device_module
+from minicap.data.caption_file import CaptionFile
 from minicap.generation.beam_search import Caption
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.generation.generate import check_vocabularies, encoder_warnings, generate
@@ -75,21 +80,22 @@ class Captioner:
         config: GenerationConfig = BEAM,
         count: int = 1,
         seed: int = 0,
+        *,
         done: int = 0,
         workers: int = 1,
-    ) -> Iterator[tuple[dict[str, list[Caption]], dict[str, str]]]:
+    ) -> Iterator[tuple[list[dict], dict[str, str]]]:
         """Generate captions for any number of photos, in groups, while the next ones are read.
 
         Args:
             photos: from `minicap.encoder.photos`.
             config: how to generate.
-            count: number of samples, or minimum beam size.
+            count: captions per photo: the best ones of the beam, or samples.
             seed: seed for sampling.
             done: number of groups to leave out, because they are done already.
             workers: batches of photos that the encoder encodes at the same time.
 
         Yields:
-            For each group of `group_size` photos: photo -> its captions, as for `generate`; and
+            For each group of `group_size` photos: rows with "photo", "caption" and "score"; and
             photo -> the reason for those that cannot be read.
 
         Raises:
@@ -112,13 +118,66 @@ class Captioner:
                 if group:
                     array = numpy.stack([row for _, row in group])
                     found = generate(self.models, array, config, count, rng)
-                yield dict(zip((name for name, _ in group), found, strict=True)), unusable
+                rows = [
+                    {"photo": name, "caption": self.text(caption), "score": caption.score}
+                    for (name, _), captions in zip(group, found, strict=True)
+                    for caption in captions[:count]
+                ]
+                yield rows, unusable
                 group, unusable, done = [], {}, done + 1
 
     @property
     def group_size(self) -> int:
         """The number of photos whose captions `generate_many` generates together."""
         return self.encoder.batch * max(1, GROUP // self.encoder.batch)
+
+    def write(
+        self,
+        photos: "PhotoSource",
+        out: Path,
+        config: GenerationConfig = BEAM,
+        count: int = 1,
+        seed: int = 0,
+        *,
+        scores: bool = False,
+        workers: int = 1,
+    ) -> tuple[int, int]:
+        """Write captions of any number of photos to a file, with a progress bar.
+
+        If it is interrupted, the next call resumes it.
+
+        Args:
+            photos, config, count, seed, workers: as for `generate_many`.
+            out: the file, see `minicap.data.caption_file`.
+            scores: write each caption's score too.
+
+        Returns:
+            The number of photos with captions, and without.
+
+        Raises:
+            UserError: as for `generate_many` and `CaptionFile.open`.
+        """
+        task = {
+            "model": [model.fingerprint() for model in self.models],
+            "encoder": self.encoder.id,
+            "set of photos": hashlib.sha256(json.dumps(photos.names).encode()).hexdigest(),
+            "generation option": asdict(config),
+            "--count, --seed or --scores": [count, seed, scores],
+            "--device": self.group_size,
+        }
+        total, size = len(photos.names), self.group_size
+        with CaptionFile.open(out, task) as file:
+            done = min(file.groups * size, total)
+            with tqdm(total=total, initial=done, unit=" photos", smoothing=0.1) as bar:
+                for rows, unusable in self.generate_many(
+                    photos, config, count, seed, done=file.groups, workers=workers
+                ):
+                    for row in rows:
+                        score = round(row.pop("score"), 4)
+                        row |= {"score": score} if scores else {}
+                    file.append(rows, unusable)
+                    bar.update(min(size, total - bar.n))
+            return file.finish()
 
     def text(self, caption: Caption) -> str:
         """Return the caption's text."""

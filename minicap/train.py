@@ -2,12 +2,10 @@
 
 import argparse
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from minicap.data.dataset import DataFiles
 from minicap.data.names import find_names
-from minicap.data.public import data_set, photo_archives
 from minicap.encoder.photos import PhotoSource, find_all
 from minicap.evaluation.plots import write_report
 from minicap.evaluation.samples import names_to_show, sample_captions
@@ -30,10 +28,6 @@ class Options(RunOptions):
     __doc__ = RunOptions.__doc__
     public: PublicData = PublicData()
 
-    def run(self) -> RunOptions:
-        """Return the options of the run alone."""
-        return RunOptions(**{field.name: getattr(self, field.name) for field in fields(RunOptions)})
-
 
 def parse(arguments: list[str] | None = None) -> Options:
     """Parse the options. Their defaults come from the recipe or from the resumed run."""
@@ -48,7 +42,7 @@ def parse(arguments: list[str] | None = None) -> Options:
         changed = command_line.parse(Options, "train", arguments, Options(**vars(saved)))
         if changed.public != PublicData():
             raise UserError("--data and --resume do not go together: give one of them")
-        return Options(**vars(saved.resumed_as(changed.run())))
+        return Options(**vars(saved.resumed_as(changed.plain())))
     default_recipe = "best" if chosen.data else "flickr8k" if chosen.captions else "scenes"
     name = chosen.recipe or default_recipe
     known = name if name in RECIPES else "scenes"  # the parser refuses other names
@@ -59,25 +53,11 @@ def parse(arguments: list[str] | None = None) -> Options:
     return command_line.parse(Options, "train", arguments, default)
 
 
-def with_public_data(options: Options) -> RunOptions:
-    """Prepare a public data set, and return the options to train on it, or to resume."""
-    if options.data != DataFiles():
-        raise UserError("--data brings its own captions, features and splits: leave yours out")
-    public, out = options.public, options.out or Path("runs") / str(options.public.data)
-    files = public.prepare(options.device)
-    photos = tuple(photo_archives(data_set(str(public.data), public.year), public.folder))
-    run = replace(options.run(), data=files, photos=options.photos or photos, out=out)
-    if not (out / RUN).exists():
-        return run
-    saved = RunOptions.from_json(checkpoint.load(out / RUN, "run")[1]["options"], out / RUN)
-    return replace(saved, resume=out).resumed_as(replace(run, resume=out, out=saved.out))
-
-
 def main(arguments: list[str] | None = None) -> int | None:
     """Run the command and return its exit status."""
     given = parse(arguments)
     given.check()
-    options = with_public_data(given) if given.public.data else given.run()
+    options = given.public.options(given.plain()) if given.public.data else given.plain()
     photos = find_all(options.photos) if options.photos else None
     with open_run(options) as run:
         if photos:  # report ambiguous names before the training and not after it

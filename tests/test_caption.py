@@ -187,7 +187,7 @@ def test_an_interrupted_file_resumes(command, trained, encoder, many, tmp_path, 
     words = many, "--model", trained, "--encoder", encoder, "--temperature=1.5"
     whole, out = tmp_path / "whole.csv", tmp_path / "captions.csv"
     command(*words, f"--out={whole}")
-    append = caption.CaptionFile.append
+    append = captioner.CaptionFile.append
 
     def interrupted(file, rows, unusable):
         if file.part.read_bytes().count(b"\n") == 3:
@@ -196,12 +196,12 @@ def test_an_interrupted_file_resumes(command, trained, encoder, many, tmp_path, 
             raise KeyboardInterrupt
         append(file, rows, unusable)
 
-    monkeypatch.setattr(caption.CaptionFile, "append", interrupted)
+    monkeypatch.setattr(captioner.CaptionFile, "append", interrupted)
     status, lines, _ = command(*words, f"--out={out}")
-    assert status == 130 and lines == ["stopped after 64 photos; run the same command to resume"]
+    assert status == 130 and lines[0].startswith("stopped; what is done is kept")
     assert not out.exists()
-    monkeypatch.setattr(caption.CaptionFile, "append", append)
-    one_line(command(*words, f"--out={out}", "--seed=1"), "was begun with another --count, --sc")
+    monkeypatch.setattr(captioner.CaptionFile, "append", append)
+    one_line(command(*words, f"--out={out}", "--seed=1"), "was begun with another --count, --se")
     one_line(command(*words, f"--out={out}", "--beam-size=2"), "another generation option")
     one_line(command(photos_of(many), *words[1:], f"--out={out}"), "another set of photos")
     assert not command(*words, f"--out={out}")[0]

@@ -243,7 +243,7 @@ def test_every_import_is_a_declared_dependency(setup):
 
     core = declared(setup["options"]["install_requires"])
     assert core == {"filelock", "numpy", "pillow", "safetensors", "threadpoolctl", "tqdm", "tyro"}
-    extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py", "pycocoevalcap"}
+    extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py", "pillow_heif", "pycocoevalcap"}
     extra |= {"torch", "keras"}  # optional, to read a .pth file and to compare with
     for name, tree in MODULES.items():
         known = {module.partition(".")[0] for module in imports(tree)}

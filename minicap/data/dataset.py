@@ -228,6 +228,7 @@ def load_dataset(
     min_count: int,
     max_length: int,
     standardise: bool,
+    *,
     components: int = 0,
     tokenizer: TokenizerName = "course",
     trained: tuple[Vocabulary, Scaling] | None = None,

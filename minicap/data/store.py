@@ -285,7 +285,7 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> numpy.ndarray:
     """Memory-map an .npy file; UserError if it is truncated or has another shape or dtype."""
     try:
         array = numpy.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # NumPy's parser of headers raises half a dozen kinds
         raise UserError(
             f"{path}: damaged or missing ({error}); delete {path.parent} and encode again"
         ) from error

@@ -97,7 +97,10 @@ class Encoder:
         # On a GPU all batches have the same size: cuDNN searches for algorithms for each new size.
         self._fixed = batch is not None or device == "cuda"
 
-        model = onnx.load_model_from_string(content)
+        try:
+            model = onnx.load_model_from_string(content)
+        except Exception as error:  # stricter than ONNX Runtime's own parser
+            raise UnusableEncoder(f"{path}: damaged ({error}); export it again") from error
         about = {entry.key: entry.value for entry in model.metadata_props}
         self.name = about.get("weights", path.stem)
         self.float32_id = about.get("float32_encoder_id")
@@ -244,12 +247,15 @@ def _session(
             "pip uninstall onnxruntime, then pip install -e '.[gpu]'"
         )
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: they are raised as well
     if threads is not None:
         options.intra_op_num_threads = threads
     if device == "cuda":
         onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=[provider])
+        session = onnxruntime.InferenceSession(
+            content, options, providers=[provider], enable_fallback=False
+        )
     except Exception as error:  # ONNX Runtime's error classes have no common base
         reason = " ".join(str(error).split())[:200]
         if device == "cuda":

@@ -181,7 +181,10 @@ def _output_shape(path: Path, model: "onnx.ModelProto", image: np.ndarray) -> tu
     options.log_severity_level = 3  # errors only: warnings concern the file's maker
     try:
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=False,
         )
         name = session.get_inputs()[0].name
         (output, *_) = session.run(None, {name: image})

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from minicap.data.evaluation_set import EvaluationSet
 from minicap.data.scenes.scene import Scene
+from minicap.data.tokenisers import join
 from minicap.data.vocabulary import SPECIAL, UNK, Vocabulary
 from minicap.evaluation.metrics import Scorer, words_of
 from minicap.evaluation.scene_truth import facts_stated, truths
@@ -137,7 +138,9 @@ class Evaluation:
 
     def most_frequent(self, count: int) -> list[tuple[str, int]]:
         """Return the `count` most frequent captions and the number of images with each."""
-        return Counter(self.evaluated.words).most_common(count)
+        common = Counter(self.evaluated.words).most_common(count)
+        tokenizer = self.settings["tokenizer"]
+        return [(join(words.split(), tokenizer), times) for words, times in common]
 
 
 def score(

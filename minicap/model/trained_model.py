@@ -1,5 +1,6 @@
 """A trained model: a decoder, its vocabulary and the scaling of its features, in one file."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -145,6 +146,16 @@ class Model:
                 "the same network in another precision: captions may differ a little"
             )
         return ""
+
+    def fingerprint(self) -> str:
+        """Compute a SHA-256, in hex, of everything that captions depend on."""
+        digest = hashlib.sha256("\n".join(self.vocabulary.words).encode(errors="replace"))
+        about = self.decoder.config, self.vocabulary.tokenizer, self.max_length
+        digest.update(repr(about).encode())
+        scaling = [array for array in vars(self.scaling).values() if array is not None]
+        for array in (*self.decoder.parameters.values(), *scaling):
+            digest.update(to_host(array).tobytes())
+        return digest.hexdigest()
 
     def for_scaled_features(self) -> "Model":
         """Return this model for features that are already scaled, such as a Dataset's."""

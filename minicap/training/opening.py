@@ -42,9 +42,9 @@ def open_run(options: RunOptions) -> Iterator[Run]:
         config.min_count,
         config.max_length,
         config.standardise,
-        config.components,
-        config.tokenizer,
-        (model.vocabulary, model.scaling) if model else None,
+        components=config.components,
+        tokenizer=config.tokenizer,
+        trained=(model.vocabulary, model.scaling) if model else None,
     )
     if model:
         dataset.notes.extend(fine_tuning.notes(dataset, model))

@@ -1,7 +1,7 @@
 """The options of a run, which its checkpoint stores for `--resume`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +65,10 @@ class RunOptions:
     def as_recipe(self) -> Recipe:
         """Return the decoder's and the training's settings as a recipe."""
         return Recipe(self.decoder, self.training)
+
+    def plain(self) -> "RunOptions":
+        """Return the options of a run alone, without those that a subclass adds."""
+        return RunOptions(**{field.name: getattr(self, field.name) for field in fields(RunOptions)})
 
     def to_json(self) -> dict:
         """Return the options as a dictionary for JSON, with absolute paths as strings."""

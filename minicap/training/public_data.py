@@ -5,7 +5,7 @@ Each step is skipped if it is done, and resumes if it was interrupted.
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,9 @@ from minicap.data.store import LOCK
 from minicap.encoder.export import ExportOptions, export
 from minicap.encoder.photos import find_all
 from minicap.encoder.session import EXPORTED, Encoder
+from minicap.model import checkpoint
+from minicap.training.options import RunOptions
+from minicap.training.run import RUN
 from minicap.utils.command_line import cpu_count
 from minicap.utils.errors import UserError
 from minicap.utils.files import exclusive
@@ -53,6 +56,33 @@ class PublicData:
         """The folder for the data set."""
         return self.data_folder or Path(str(self.data))
 
+    def options(self, given: RunOptions) -> RunOptions:
+        """Prepare the data set, and return the options to train on it, or to resume.
+
+        Args:
+            given: the other options of the command.
+
+        Raises:
+            UserError: as for `prepare`; or the options name data of their own.
+        """
+        if given.data != DataFiles():
+            raise UserError("--data brings its own captions, features and splits: leave yours out")
+        out = given.out or Path("runs") / str(self.data)
+        files = self.prepare(given.device)
+        photos = given.photos or tuple(photo_archives(self.data_set, self.folder))
+        run = replace(given, data=files, photos=photos, out=out)
+        path = out / RUN
+        if not path.exists():
+            return run
+        saved = RunOptions.from_json(checkpoint.load(path, "run")[1]["options"], path)
+        return replace(saved, resume=out).resumed_as(replace(run, resume=out, out=saved.out))
+
+    @property
+    def data_set(self) -> PublicDataset:
+        """The data set."""
+        assert self.data
+        return data_set(self.data, self.year)
+
     def prepare(self, device: str) -> DataFiles:
         """Download, export and encode what is missing.
 
@@ -65,8 +95,7 @@ class PublicData:
         Raises:
             UserError: the user did not agree to the download, or a step failed.
         """
-        assert self.data
-        data = data_set(self.data, self.year)
+        data = self.data_set
         self.download(data)
         files = data_files(data, self.folder)
         path = self.encoder or EXPORTED

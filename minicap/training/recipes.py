@@ -72,6 +72,7 @@ RECIPES: dict[RecipeName, Recipe] = {
             embedding_dropout=0.3,
             clip_norm=5.0,
             max_length=22,
+            tokenizer="unicode",
             standardise=True,
             embedding_range=1.0,
             image_gain=0.1,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TypeVar, get_type_hints
 
-from minicap.utils.errors import UserError, plain
+from minicap.utils.errors import UserError, plain, short
 from minicap.utils.renamed import REMOVED, RENAMED, option
 
 Options = TypeVar("Options")
@@ -141,7 +141,7 @@ def run(command: Callable[[], int | None]) -> None:
         sys.stdout.flush()
         sys.exit(status)
     except UserError as error:
-        print("error:", *map(plain, str(error).splitlines()), file=sys.stderr)
+        print("error:", *map(plain, short(str(error)).splitlines()), file=sys.stderr)
         sys.exit(1)
     except MemoryError as error:
         print(f"error: not enough memory ({error}): choose smaller sizes", file=sys.stderr)

@@ -3,12 +3,18 @@
 import re
 import sys
 
+LONGEST = 1000  # characters of a message
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def plain(text: object) -> str:
     """Escape control characters, which would steer a terminal or break a line."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], str(text))
+
+
+def short(text: str) -> str:
+    """Cut the middle out of a long message, such as one that quotes a damaged file."""
+    return text if len(text) <= LONGEST else f"{text[:600]} ... {text[-300:]}"
 
 
 class UserError(Exception):

@@ -234,7 +234,7 @@ def test_features_that_are_all_the_same_cannot_be_whitened(files):
     features = read_features(files.features[0])
     Features(features.names, 0 * features.array + 1, features.encoder).save(files.features[0])
     with pytest.raises(UserError, match="--components: the features of all training photos"):
-        load_dataset(files, 1, 20, True, 4)
+        load_dataset(files, 1, 20, True, components=4)
 
 
 def test_without_shipped_scenes_one_line_says_how_to_get_them(monkeypatch, tmp_path):
@@ -268,7 +268,7 @@ def test_batch_packs_the_given_rows(tmp_path):
 
 
 def test_more_components_than_exist_is_noted(files):
-    notes = load_dataset(files, 1, 20, False, 1000).notes
+    notes = load_dataset(files, 1, 20, False, components=1000).notes
     assert any(note.startswith("--components 1000: only ") for note in notes)
 
 
@@ -276,7 +276,7 @@ def test_captions_that_are_all_the_same_have_no_components(tmp_path):
     files = write_data(tmp_path)
     files.captions[0].write_text("".join(f"{number}.jpg#0\tA red dog\n" for number in range(12)))
     with pytest.raises(UserError, match="--components: the captions of all training photos"):
-        load_dataset(files, 1, 20, False, 4)
+        load_dataset(files, 1, 20, False, components=4)
 
 
 @pytest.mark.parametrize("name", ["features", "image", "ids", "lengths"])

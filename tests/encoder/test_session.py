@@ -195,7 +195,7 @@ def test_unknown_and_missing_devices(tmp_path):
 def test_a_silent_fall_back_to_the_cpu_is_an_error(tmp_path):
     requested = []
 
-    def inference_session(path, options, providers):
+    def inference_session(path, options, providers, **_):
         requested.extend(providers)
         return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
 
