@@ -11,6 +11,7 @@ import minicap
 from minicap.data.caption_file import check_output
 from minicap.encoder.photos import find_all
 from minicap.generation.config import BEAM, GenerationConfig
+from minicap.model.pretrained import PRETRAINED
 from minicap.utils import command_line
 from minicap.utils.errors import UserError, plain
 
@@ -28,8 +29,9 @@ class Options:
     photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
     """photos to caption (JPEG, PNG or another format that Pillow reads), folders of photos, zip
     files, lists of paths, or patterns like 'new/*.jpg'"""
-    model: Path | None = None
-    """model.safetensors, from `minicap train` (required)"""
+    model: Path = Path(PRETRAINED)
+    """model.safetensors, from `minicap train` [default: the pretrained model, which needs the extra
+    `pretrained`]"""
     ensemble: tuple[Path, ...] = ()
     """more models, with the same vocabulary and encoder, for an ensemble with the first"""
     encoder: Path | None = None
@@ -53,8 +55,6 @@ class Options:
             raise UserError("--count must be from 1 to 100")
         if self.seed < 0:
             raise UserError("--seed must be 0 or more")
-        if not self.model:
-            raise UserError("name a model, for example --model runs/scenes/model.safetensors")
         if not self.photos:
             raise UserError("name at least one photo")
         self.generation.check()
@@ -65,7 +65,11 @@ class Options:
 def parse(arguments: list[str] | None = None) -> Options:
     """Parse the command line, also in the order of version 0.1: MODEL PHOTO..."""
     options = command_line.parse(Options, "caption", arguments)
-    if not options.model and options.photos and options.photos[0].endswith(".safetensors"):
+    if (
+        options.model == Options.model
+        and options.photos
+        and options.photos[0].endswith(".safetensors")
+    ):
         model, *photos = options.photos
         form = f"minicap caption PHOTO... --model {plain(model)}"
         print(f"note: the new form is: {form}", file=sys.stderr)
@@ -77,7 +81,6 @@ def main(arguments: list[str] | None = None) -> int | None:
     """Run the command; return 1 if a photo is unusable (with --out: if all are), 130 for Ctrl-C."""
     options = parse(arguments)
     options.check()
-    assert options.model
     photos = find_all(options.photos, paths=True)
     alone = len(photos.names) <= FEW or options.device == "cuda"
     models = [options.model, *options.ensemble]

@@ -15,6 +15,7 @@ from minicap.data.caption_file import CaptionFile
 from minicap.generation.beam_search import Caption
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.generation.generate import check_vocabularies, encoder_warnings, generate
+from minicap.model.pretrained import PRETRAINED
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
 
@@ -208,7 +209,7 @@ class Captioner:
 
 
 def load(
-    path: str | Path | Sequence[str | Path],
+    path: str | Path | Sequence[str | Path] = PRETRAINED,
     encoder: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -216,11 +217,11 @@ def load(
     """Load a captioner.
 
     Args:
-        path: a model file from `minicap train`, or several for an ensemble.
+        path: a model file from `minicap train`, or several for an ensemble. By default the
+            pretrained model, which needs the extra `pretrained`.
         encoder: the ONNX file of the encoder the model was trained on. By default
-            inception_v3.onnx in the current folder, as `minicap export` saves it. For a model
-            trained on minicap's encoder with seeded weights, by default that encoder, which is
-            built on first use and cached.
+            inception_v3.onnx in the current folder, as `minicap export` saves it. The pretrained
+            encoder, and the one with seeded weights, are built on first use and cached.
         device: "cpu" or "cuda", for encoder and model.
         threads: threads of each operator of the encoder; None leaves the choice to ONNX Runtime.
 
@@ -229,17 +230,21 @@ def load(
             installed; there is no GPU.
 
     Example:
-        >>> captioner = minicap.load("runs/scenes/model.safetensors")
+        >>> captioner = minicap.load()
+        >>> captioner.caption(["dog.jpg"])
+        ['a dog runs through the snow']
     """
-    from minicap.encoder.session import EXPORTED, SEEDED_ENCODER_ID, Encoder, seeded_encoder
+    from minicap.encoder import session
 
     paths = [path] if isinstance(path, str | Path) else path
     models = [Model.load(Path(each), device_module(device)) for each in paths]
     known = models[0].encoder or {}
-    if encoder is None and known.get("id") == SEEDED_ENCODER_ID:
-        return Captioner(models, seeded_encoder(device, threads))
-    if encoder is None and EXPORTED.exists():
-        encoder = EXPORTED
+    if encoder is None and known.get("id") == session.SEEDED_ENCODER_ID:
+        return Captioner(models, session.seeded_encoder(device, threads))
+    if encoder is None and known.get("id") == session.PRETRAINED_ENCODER_ID:
+        return Captioner(models, session.pretrained_encoder(device, threads))
+    if encoder is None and session.EXPORTED.exists():
+        encoder = session.EXPORTED
     if encoder is None:
         name = known.get("name", "an unknown encoder")
         raise UserError(
@@ -248,4 +253,5 @@ def load(
         )
     # Images must be preprocessed as for training.
     preprocessing = known.get("preprocessing", "").rpartition("-")[0] or None
-    return Captioner(models, Encoder(encoder, device, threads, preprocessing))
+    opened = session.open_encoder(Path(encoder), device, threads, preprocessing)
+    return Captioner(models, opened)

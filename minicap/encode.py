@@ -12,7 +12,7 @@ from minicap.data.names import find_names
 from minicap.data.store import LOCK, REASONS, SKIPPED, FeatureStore
 from minicap.encoder.image import Preprocessing
 from minicap.encoder.photos import find_all
-from minicap.encoder.session import EXPORTED, Encoder
+from minicap.encoder.session import EXPORTED, Encoder, open_encoder
 from minicap.utils import command_line
 from minicap.utils.errors import UserError, plain
 from minicap.utils.files import exclusive, listed
@@ -34,7 +34,8 @@ class Options:
     out: Path = Path("features")
     """folder for the feature store"""
     encoder: Path = EXPORTED
-    """ONNX file of the encoder, made with `minicap export`"""
+    """ONNX file of the encoder, made with `minicap export`; or pretrained, for the encoder of the
+    pretrained model"""
     captions: tuple[Path, ...] = ()
     """encode only the photos that have captions in these files"""
     root: Path | None = None
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int | None:
             )
         photos = photos.only(paths.get(name, name) for name in captioned)
         print(f"          {len(paths):,} of the {len(captioned):,} photos in {files}")
-    encoder = Encoder(options.encoder, options.device, 1, options.preprocessing)
+    encoder = open_encoder(options.encoder, options.device, 1, options.preprocessing)
     busy = f"{options.out}: another process is encoding into this store"
     with exclusive(options.out / LOCK, busy):
         store = open_store(options.out, photos, encoder)

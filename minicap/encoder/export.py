@@ -130,7 +130,7 @@ def description(path: Path) -> list[str]:
     import onnx
 
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    keys = ("encoder_id", "weights", "preprocessing", "scaling", "pooling", "precision")
+    keys = ("encoder_id", "weights", "preprocessing", "pooling", "precision")
     return [
         f"file           {path}, {path.stat().st_size / 1e6:.1f} MB",
         *(f"{key:14} {about[key]}" for key in keys if key in about),

@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # The id of `seeded_encoder`, stored in models trained on its features.
 SEEDED_ENCODER_ID = "8484284deed626ac6504a94e7dd10e0f1fd0bfc1ca4411efa3a82c1959361bf6"
+# The id of `pretrained_encoder`.
+PRETRAINED_ENCODER_ID = "8db0d75a980d6817a9d5f52a56236f3f76060365a882c709c458b7855222af3d"
+PRETRAINED = "pretrained"  # names that encoder on command lines
 EXPORTED = Path("inception_v3.onnx")  # the default output of `minicap export`
 BATCH = {"cpu": 4, "cuda": 64}  # images at once; on a CPU, larger batches are not faster
 
@@ -316,26 +319,80 @@ def seeded_encoder(device: str = "cpu", threads: int | None = None) -> Encoder:
     Raises:
         UserError: as for `Encoder`, or the cache folder cannot be written.
     """
+
+    def build() -> Any:
+        from minicap.encoder import graph
+        from minicap.encoder.weights import seeded_weights
+
+        return graph.build(seeded_weights())
+
+    return _cached("inception_v3-seeded", SEEDED_ENCODER_ID, build, device, threads)
+
+
+def pretrained_encoder(device: str = "cpu", threads: int | None = None) -> Encoder:
+    """Load EfficientNet-Lite2 with the published weights, the encoder of the pretrained model.
+
+    It is built on first use (a second, 20 MB) and cached. A damaged file is built again.
+
+    Args:
+        device: "cpu" or "cuda".
+        threads: as for `Encoder`.
+
+    Returns:
+        The encoder, whose id is PRETRAINED_ENCODER_ID.
+
+    Raises:
+        UserError: as for `seeded_encoder`, or the weights' package is not installed.
+    """
+
+    def build() -> Any:
+        from minicap.encoder.efficientnet import published
+
+        return published(size=224, preprocessing="squeeze-bilinear")
+
+    return _cached("efficientnet_lite2", PRETRAINED_ENCODER_ID, build, device, threads)
+
+
+def open_encoder(
+    path: Path,
+    device: str = "cpu",
+    threads: int | None = None,
+    preprocessing: str | None = None,
+) -> Encoder:
+    """Load the encoder that a command line names: an ONNX file, or "pretrained".
+
+    Args:
+        path: the ONNX file or `Path("pretrained")`.
+        device, threads, preprocessing: as for `Encoder`.
+    """
+    if str(path) == PRETRAINED and not path.exists():
+        return pretrained_encoder(device, threads)
+    return Encoder(path, device, threads, preprocessing)
+
+
+def _cached(
+    name: str, encoder_id: str, build: Callable[[], Any], device: str, threads: int | None
+) -> Encoder:
+    """Load an encoder from the cache, or build it and store it there."""
     _onnxruntime()
-    path = cache_folder() / f"inception_v3-seeded-{SEEDED_ENCODER_ID[:12]}.onnx"
+    path = cache_folder() / f"{name}-{encoder_id[:12]}.onnx"
     if path.exists():
         try:
             encoder = Encoder(path, device, threads)
-            if encoder.id == SEEDED_ENCODER_ID:
+            if encoder.id == encoder_id:
                 return encoder
         except UnusableEncoder:
             pass
         print(f"minicap: {path} is damaged", file=sys.stderr)
-    print(f"minicap: building the seeded encoder (once): {path}", file=sys.stderr)
+    print(f"minicap: building the encoder {name} (once): {path}", file=sys.stderr)
 
-    from minicap.encoder.graph import build, save
-    from minicap.encoder.weights import seeded_weights
+    from minicap.encoder.graph import save
 
-    save(build(seeded_weights()), path)
+    save(build(), path)
     encoder = Encoder(path, device, threads)
-    if encoder.id != SEEDED_ENCODER_ID:
+    if encoder.id != encoder_id:
         raise UserError(
-            f"{path}: this machine builds a different seeded encoder ({encoder.id[:12]} instead of "
-            f"{SEEDED_ENCODER_ID[:12]}); reinstall minicap and numpy"
+            f"{path}: this machine builds a different encoder ({encoder.id[:12]} instead of "
+            f"{encoder_id[:12]}); reinstall minicap and numpy"
         )
     return encoder

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from minicap.model.config import DecoderConfig
+from minicap.model.pretrained import model_path
 from minicap.utils.errors import UserError
 from minicap.utils.files import replacing
 from minicap.utils.renamed import ADDED, REMOVED, RENAMED, option
@@ -70,7 +71,7 @@ def load(path: Path, kind: str) -> tuple[dict[str, numpy.ndarray], dict[str, Any
     """Read a file that `save` wrote, in this format or an older one.
 
     Args:
-        path: the file.
+        path: the file, or "pretrained" for the shipped model.
         kind: "model" or "run", whichever is expected.
 
     Returns:
@@ -80,6 +81,7 @@ def load(path: Path, kind: str) -> tuple[dict[str, numpy.ndarray], dict[str, Any
         UserError: there is no such file; it is truncated or damaged; minicap did not write it; it
             is of another kind or a newer format.
     """
+    path = model_path(path)
     if path.is_dir():
         raise UserError(f"{path}: this is a folder; name the minicap {kind} file in it")
     if not path.is_file():

@@ -38,17 +38,19 @@ class Model:
     max_length: int
     encoder: dict[str, Any] | None = None
 
-    def save(self, path: Path, **about: Any) -> None:
+    def save(self, path: Path, dtype: str = "float32", **about: Any) -> None:
         """Write the model to one file, atomically.
 
         Args:
             path: the file, which is replaced if it exists.
+            dtype: of the stored parameters: "float32", or "float16" for half the size.
             **about: anything else to store, as JSON.
 
         Raises:
             UserError: the file cannot be written.
         """
-        arrays = {name: to_host(array) for name, array in self.decoder.parameters.items()}
+        parameters = self.decoder.parameters.items()
+        arrays = {name: to_host(array).astype(dtype) for name, array in parameters}
         scaling = {f"features.{name}": array for name, array in vars(self.scaling).items()}
         arrays |= {name: array for name, array in scaling.items() if array is not None}
         description = {

@@ -8,6 +8,7 @@ from typing import Literal
 from minicap.data.dataset import DataFiles
 from minicap.model import checkpoint
 from minicap.model.config import DecoderConfig
+from minicap.model.pretrained import model_path
 from minicap.training.config import TrainingConfig
 from minicap.training.recipes import RECIPES, Recipe, RecipeName
 from minicap.utils.command_line import cpu_count
@@ -35,8 +36,8 @@ class RunOptions:
     out: Path | None = None
     """folder for the model and its metrics [default: runs/RECIPE, with a number if that exists]"""
     init_from: Path | None = None
-    """start from this trained model: its architecture, scaling, tokeniser and words are kept, and
-    new words are added"""
+    """start from this trained model (pretrained: the shipped one): its architecture, scaling,
+    tokeniser and words are kept, and new words are added"""
     resume: Path | None = None
     """resume the run in this folder with its settings"""
     photos: tuple[Path, ...] = ()
@@ -80,7 +81,8 @@ class RunOptions:
                 return [as_json(inner) for inner in value]
             return str(value.absolute()) if isinstance(value, Path) else value
 
-        return as_json(asdict(self))
+        init_from = model_path(self.init_from) if self.init_from else None
+        return as_json(asdict(replace(self, init_from=init_from)))
 
     @classmethod
     def from_json(cls, values: Mapping, path: Path) -> "RunOptions":
