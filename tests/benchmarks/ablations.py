@@ -67,8 +67,8 @@ def run(folder: Path, changes: dict, seed: int, threads: int) -> dict:
         config.min_count,
         config.max_length,
         config.standardise,
-        config.components,
-    )
+        components=config.components,
+    )  # with the tokeniser `course`, as when these figures were first measured
     dev = data.splits["dev"]
     trainer = Trainer(variant, data, seed, threads)
     start = time.perf_counter()
