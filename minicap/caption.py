@@ -22,8 +22,7 @@ FEW = 8  # photos; with more, each core encodes photos of its own, which is fast
 class Options:
     """Caption photos. Prints a line per caption: the photo, a tab, the caption.
 
-    With --out, the captions are written to a file. If that is interrupted, the same command resumes
-    it.
+    With --out, the captions go to a file. If that is interrupted, the same command resumes.
     """
 
     photos: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
@@ -91,19 +90,20 @@ def main(arguments: list[str] | None = None) -> int | None:
     how = options.generation, options.count, options.seed
     if options.out:
         try:
-            done = captioner.write(
-                photos, options.out, *how, scores=options.scores, workers=workers
-            )
+            scores = options.scores
+            done = captioner.write(photos, options.out, *how, scores=scores, workers=workers)
         except KeyboardInterrupt:
             print("stopped; what is done is kept: run the same command to resume")
             return 130
         return report(*done, options.out)
     failed = False
     for rows, unusable in captioner.generate_many(photos, *how, workers=workers):
+        failed |= bool(unusable)
         for name, reason in unusable.items():
             print(f"error: {plain(name)}: {reason}", file=sys.stderr)
-            failed = True
         for row in rows:
+            if row["doubt"]:
+                print(f"doubt: {plain(row['photo'])}: {row['doubt']}", file=sys.stderr)
             score = [f"{row['score']:.4f}"] if options.scores else []
             print(plain(row["photo"]), *score, row["caption"], sep="\t", flush=True)
     return 1 if failed else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy
 from tqdm import tqdm
 
-from minicap.backend import device_module
+from minicap.backend import device_module, to_host
 from minicap.data.caption_file import CaptionFile
 from minicap.generation.beam_search import Caption
 from minicap.generation.config import BEAM, GenerationConfig
@@ -96,8 +96,9 @@ class Captioner:
             workers: batches of photos that the encoder encodes at the same time.
 
         Yields:
-            For each group of `group_size` photos: rows with "photo", "caption" and "score"; and
-            photo -> the reason for those that cannot be read.
+            For each group of `group_size` photos: rows with "photo", "caption", "score" and "doubt"
+            (why the caption is doubtful, or ""); and photo -> the reason for those that cannot be
+            read.
 
         Raises:
             UserError: an option is out of range.
@@ -120,12 +121,31 @@ class Captioner:
                     array = numpy.stack([row for _, row in group])
                     found = generate(self.models, array, config, count, rng)
                 rows = [
-                    {"photo": name, "caption": self.text(caption), "score": caption.score}
-                    for (name, _), captions in zip(group, found, strict=True)
+                    {
+                        "photo": name,
+                        "caption": self.text(caption),
+                        "score": caption.score,
+                        "doubt": self.doubt(features, caption),
+                    }
+                    for (name, features), captions in zip(group, found, strict=True)
                     for caption in captions[:count]
                 ]
                 yield rows, unusable
                 group, unusable, done = [], {}, done + 1
+
+    def doubt(self, features: numpy.ndarray, caption: Caption) -> str:
+        """Say why a caption is doubtful; "" if it is not, or if the model has no such limits.
+
+        Args:
+            features: (F,) of the photo.
+            caption: from `generate`.
+        """
+        model = self.models[0]
+        if not model.doubt:
+            return ""
+        scaling = model.scaling
+        scaled = (features - to_host(scaling.mean)) * to_host(scaling.scale)
+        return model.doubt.reason(scaled, caption.log_probabilities)
 
     @property
     def group_size(self) -> int:
@@ -174,7 +194,7 @@ class Captioner:
                     photos, config, count, seed, done=file.groups, workers=workers
                 ):
                     for row in rows:
-                        score = round(row.pop("score"), 4)
+                        score, _ = round(row.pop("score"), 4), row.pop("doubt")
                         row |= {"score": score} if scores else {}
                     file.append(rows, unusable)
                     bar.update(min(size, total - bar.n))

@@ -15,6 +15,7 @@ from minicap.data.vocabulary import Vocabulary
 from minicap.model import checkpoint
 from minicap.model.config import DecoderConfig
 from minicap.model.decoder import Decoder
+from minicap.model.doubt import Doubt
 from minicap.nn.parameters import Parameters
 from minicap.utils.errors import UserError
 
@@ -30,6 +31,7 @@ class Model:
         max_length: maximum number of tokens in a caption it was trained on, #START# and #END#
             included.
         encoder: the encoder of its features, as Encoder.about describes it, or None if unknown.
+        doubt: when to doubt its captions, or None if that is not calibrated.
     """
 
     decoder: Decoder
@@ -37,6 +39,7 @@ class Model:
     scaling: Scaling
     max_length: int
     encoder: dict[str, Any] | None = None
+    doubt: Doubt | None = None
 
     def save(self, path: Path, dtype: str = "float32", **about: Any) -> None:
         """Write the model to one file, atomically.
@@ -51,6 +54,9 @@ class Model:
         """
         parameters = self.decoder.parameters.items()
         arrays = {name: to_host(array).astype(dtype) for name, array in parameters}
+        limits = vars(self.doubt).copy() if self.doubt else None
+        if limits:
+            arrays["doubt.basis"] = limits.pop("basis")
         scaling = {f"features.{name}": array for name, array in vars(self.scaling).items()}
         arrays |= {name: array for name, array in scaling.items() if array is not None}
         description = {
@@ -59,6 +65,7 @@ class Model:
             "tokenizer": self.vocabulary.tokenizer,
             "max_length": self.max_length,
             "encoder": self.encoder,
+            "doubt": limits,
             **about,
         }
         checkpoint.save(path, "model", arrays, description)
@@ -84,6 +91,8 @@ class Model:
                 arrays.pop("features.rotation", None),
             )
             max_length, encoder = about["max_length"], about["encoder"]
+            basis = arrays.pop("doubt.basis", None)
+            doubt = Doubt(**about["doubt"], basis=basis) if basis is not None else None
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"{path}: damaged, or written by another version of minicap ({error!r})"
@@ -102,7 +111,8 @@ class Model:
         parameters = Parameters(shapes, "float32", xp)
         for name, array in arrays.items():
             parameters[name][...] = to_device(array, xp)
-        return cls(Decoder(config, parameters), vocabulary, scaling, max_length, encoder)
+        decoder = Decoder(config, parameters)
+        return cls(decoder, vocabulary, scaling, max_length, encoder, doubt)
 
     def check_encoder(self, encoder: Mapping[str, Any], width: int) -> str:
         """Check that this model was trained on the features of an encoder.
