@@ -394,7 +394,8 @@ def test_wrong_files(command, trained, encoder, photos, tmp_path):
 
 def test_no_photos(command, trained):
     one_line(command("--model", trained), "name at least one photo")
-    one_line(command(trained), "name at least one photo")
+    assert command(trained)[2][-1] == "error: name at least one photo"
+    one_line(command(), "name at least one photo")
 
 
 def test_the_old_order_still_works(command, trained, encoder, photos):
