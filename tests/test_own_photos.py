@@ -54,7 +54,7 @@ def test_the_page_as_it_stands(real_data, tmp_path):
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         printed.append(done.stdout)
-    exported, encoded, trained, captions, from_python = printed
+    exported, encoded, trained, captions, to_file, from_python = printed
     assert "inception_v3.onnx" in exported and "squeeze-bilinear-299" in exported
     # The file has captions of 4,941 photos; the others are missing.
     assert "100 photos encoded, 4,841 skipped" in encoded
@@ -70,6 +70,9 @@ def test_the_page_as_it_stands(real_data, tmp_path):
     assert [line.split("\t")[0] for line in lines] == ["new/b.jpg", "new/c.jpg", "new/photo.jpg"]
     assert all(len(line.split("\t")[1].split()) > 2 for line in lines)
     assert lines[2].split("\t")[1] in from_python
+    assert "3 photos captioned in captions.csv" in to_file
+    rows = (place / "captions.csv").read_text().splitlines()
+    assert rows == ["photo,caption", *(line.replace("\t", ",") for line in lines)]
 
 
 def test_a_smoke_test_with_a_trained_network(real_data, tmp_path):

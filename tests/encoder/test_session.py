@@ -285,7 +285,7 @@ def test_built_once_and_rebuilt_when_damaged(seeded_file, tmp_path, monkeypatch,
     monkeypatch.setenv("MINICAP_CACHE", str(tmp_path / "new/folder"))
     seeded_encoder()
     err = capfd.readouterr().err
-    assert err.count("\n") == 1 and "building the seeded encoder" in err
+    assert err.count("\n") == 1 and "building the encoder inception_v3-seeded" in err
     (path,) = (tmp_path / "new/folder").iterdir()
     assert path.name == seeded_file.name
     assert path.read_bytes() == seeded_file.read_bytes()  # the same bytes, built twice
@@ -346,7 +346,7 @@ def test_a_build_with_another_id_is_refused(tmp_path, monkeypatch, seeded_file):
         return model
 
     monkeypatch.setattr(graph, "build", build)
-    with pytest.raises(UserError, match="a different seeded encoder"):
+    with pytest.raises(UserError, match="a different encoder"):
         seeded_encoder()
 
 
