@@ -22,7 +22,7 @@ from tests.test_download import PHOTOS, TEXTS, packed
 pytest.importorskip("onnxruntime")
 
 # The command, with the data set of a local server. It kills itself in the middle of a step: when
-# the progress bar with this unit has advanced so many times.
+# the progress bar with these words has advanced so many times.
 DRIVER = """
 import json, os, signal, sys, tqdm
 from dataclasses import replace
@@ -34,12 +34,13 @@ about = json.loads(sys.argv[1])
 real = public.DATA_SETS["flickr8k", 2013]
 parts = {name: replace(real.parts[name], **values) for name, values in about["parts"].items()}
 public.DATA_SETS["flickr8k", 2013] = replace(real, parts=parts)
-unit, count = about["kill"]
+words, count = about["kill"]
 update = tqdm.tqdm.update
 
 def counted(bar, n=1):
     global count
-    count -= getattr(bar, "unit", "batch").strip() == unit  # a hidden bar has no unit
+    label = getattr(bar, "desc", "") + getattr(bar, "unit", "batch")  # a hidden bar has neither
+    count -= words in label
     if count < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return update(bar, n)
@@ -80,7 +81,7 @@ def test_killed_in_each_step_it_resumes(parts, tmp_path):
 
     tiny(tmp_path / "encoder.onnx")
 
-    def run(folder, kill=("", 1)):
+    def run(folder, kill=("none", 1)):
         place = tmp_path / folder
         place.mkdir(exist_ok=True)
         about = json.dumps({"parts": parts, "kill": kill})
@@ -96,8 +97,8 @@ def test_killed_in_each_step_it_resumes(parts, tmp_path):
     whole = run("whole")
     assert whole.returncode == 0, whole.stderr
     for kill, there, missing in (
-        (("B", 0), "flickr8k/Flickr8k_text.zip.part", "flickr8k/Flickr8k.token.txt"),
-        (("B", 1), "flickr8k/Flickr8k.token.txt", "flickr8k/Flickr8k_Dataset.zip"),
+        (("text.zip", 0), "flickr8k/Flickr8k_text.zip.part", "flickr8k/Flickr8k.token.txt"),
+        (("Dataset.zip", 0), "flickr8k/Flickr8k.token.txt", "flickr8k/Flickr8k_Dataset.zip"),
         (("photos", 1), "flickr8k/features/store.json", "runs"),
         (("batch", 2), "runs/flickr8k", "runs/flickr8k/run.safetensors"),
         (("batch", 6), "runs/flickr8k/run.safetensors", "runs/flickr8k/history.png"),
