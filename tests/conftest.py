@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import settings
 # The same examples in every run, and as much time for each as a busy machine needs.
 settings.register_profile("minicap", derandomize=True, deadline=None)
 settings.load_profile("minicap")
+
+# A shell lets its background jobs ignore Ctrl-C, and their child processes inherit that. Tests
+# that press Ctrl-C need Python's own handler.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

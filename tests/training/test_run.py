@@ -154,15 +154,6 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_the_same(new, monkeypatch, steps)
     assert parameters.tobytes() == other.decoder.parameters.flat.tobytes()
 
 
-@pytest.fixture
-def usual_ctrl_c():
-    """Python's own handler: a shell that runs tests in the background has SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("usual_ctrl_c")
 def test_a_second_ctrl_c_stops_at_once():
     with pytest.raises(KeyboardInterrupt), interruptible() as received:
         os.kill(os.getpid(), signal.SIGINT)
