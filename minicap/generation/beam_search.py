@@ -6,7 +6,7 @@ except that the next word is random.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -56,6 +56,10 @@ class Hypotheses:
         return total / numpy.maximum(self.length, 1) ** length_penalty
 
 
+# Sees each step of a search: its candidates, and the rows of those that it keeps.
+Observer = Callable[[Hypotheses, numpy.ndarray], None]
+
+
 def beam_search(
     decoders: Sequence[Decoder],
     features: Sequence[Array],
@@ -63,6 +67,8 @@ def beam_search(
     config: GenerationConfig = GREEDY,
     count: int = 1,
     rng: numpy.random.Generator | None = None,
+    *,
+    observe: Observer | None = None,
 ) -> list[list[Caption]]:
     """Generate captions for N images.
 
@@ -80,6 +86,7 @@ def beam_search(
         config: how to generate.
         count: number of samples, or minimum beam size.
         rng: random number generator for sampling.
+        observe: called after each step of each group, for `BeamTree`.
 
     Returns:
         The captions of each image: the final beam, best first, or the samples in order.
@@ -88,9 +95,7 @@ def beam_search(
         ValueError: sampling without `rng`.
     """
     xp = array_module(features[0])
-    last = [decoder.parameters["token_logits"] for decoder in decoders]
-    Wb = xp.concatenate([*(layer[:-1] for layer in last), sum(layer[-1:] for layer in last)])
-    Wb /= len(decoders)  # projects the concatenated inputs of the last layers to the mean logits
+    Wb = join_last_layers(decoders)
     sampling = config.temperature > 0
     beam_size, copies = (1, count) if sampling else (max(config.beam_size, count), 1)
     beam = replace(config, beam_size=beam_size)
@@ -105,7 +110,7 @@ def beam_search(
         rows = to_device(images[group], xp)
         samples = None if uniform is None else uniform[group]
         of_group = [f[rows] for f in features]
-        return _search(decoders, Wb, of_group, constraints, beam, samples)
+        return _search(decoders, Wb, of_group, constraints, beam, samples, observe=observe)
 
     groups = -(-len(images) * beam_size // (GROUP if xp is numpy else GROUP_ON_GPU))
     threads = min(groups, _blas_threads()) if xp is numpy else 1
@@ -117,6 +122,21 @@ def beam_search(
         found = map(search, numpy.array_split(numpy.arange(len(images)), max(groups, 1)))
     captions = [of_image for group in found for of_image in group]
     return [sum(captions[n : n + copies], []) for n in range(0, len(captions), copies)]
+
+
+def join_last_layers(decoders: Sequence[Decoder]) -> Array:
+    """Join the last layers of an ensemble into one.
+
+    Args:
+        decoders: one, or several that share a vocabulary.
+
+    Returns:
+        (sum of I + 1, V), which projects the concatenated inputs of the last layers to the mean
+        logits, bias last.
+    """
+    last = [decoder.parameters["token_logits"] for decoder in decoders]
+    rows = [*(layer[:-1] for layer in last), sum(layer[-1:] for layer in last)]
+    return array_module(last[0]).concatenate(rows) / len(decoders)
 
 
 def _blas_threads() -> int:
@@ -131,6 +151,8 @@ def _search(
     constraints: Constraints,
     config: GenerationConfig,
     uniform: numpy.ndarray | None,
+    *,
+    observe: Observer | None,
 ) -> list[list[Caption]]:
     """Generate the captions of one group of N images.
 
@@ -186,6 +208,8 @@ def _search(
         image = candidates.image[order]
         rank = numpy.arange(len(order)) - numpy.searchsorted(image, image)
         order = order[rank < config.beam_size]
+        if observe:
+            observe(candidates, order)
         beam = candidates[order]
         row = numpy.concatenate([numpy.zeros_like(finished), row])[order][~beam.finished]
         row = to_device(row, xp)  # which state each unfinished hypothesis continues

@@ -6,7 +6,7 @@ import numpy
 
 from minicap.backend import Array, array_module, to_device, to_host
 from minicap.data.features import Scaling
-from minicap.generation.beam_search import Caption, beam_search
+from minicap.generation.beam_search import Caption, Observer, beam_search
 from minicap.generation.config import GREEDY, Constraints, GenerationConfig
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
@@ -52,6 +52,8 @@ def generate(
     config: GenerationConfig = GREEDY,
     count: int = 1,
     rng: numpy.random.Generator | None = None,
+    *,
+    observe: Observer | None = None,
 ) -> list[list[Caption]]:
     """Generate captions for N images.
 
@@ -61,6 +63,7 @@ def generate(
         config: how to generate.
         count: number of samples, or minimum beam size.
         rng: random number generator for sampling.
+        observe: see `beam_search`.
 
     Returns:
         For each image, the captions of its final beam, best first, or `count` samples.
@@ -92,7 +95,7 @@ def generate(
     )
     scaled = [scaled_for(model, features) for model in models]
     decoders = [model.decoder for model in models]
-    return beam_search(decoders, scaled, constraints, config, count, rng)
+    return beam_search(decoders, scaled, constraints, config, count, rng, observe=observe)
 
 
 def generate_text(

@@ -197,6 +197,19 @@ class Decoder:
         Returns:
             y (N, I), the input of the last layer, `token_logits`; and the new state.
         """
+        _, state = self.lstm_step(words, state)
+        y, _ = self.dense_layers(self.config.output_layers, state[0])
+        return y, state
+
+    def lstm_step(self, words: Array, state: State) -> tuple[Array, State]:
+        """Run one word per caption through the embedding and the LSTM.
+
+        Args:
+            words, state: as for `step`.
+
+        Returns:
+            The gates i, j, f and o (N, 4 H), and the new state.
+        """
         h, c, *image = state
         x, _ = embedding(words, self.parameters["word_embed"])
         xp = array_module(x)
@@ -206,5 +219,4 @@ class Decoder:
         if image:
             z += image[0]
         h, c, _ = lstm_step(z, c, out=z)
-        y, _ = self.dense_layers(self.config.output_layers, h)
-        return y, (h, c, *image)
+        return z, (h, c, *image)
