@@ -12,6 +12,7 @@ COMMANDS = {
     "caption": "caption photos with a trained model",
     "evaluate": "score a model's captions next to baselines",
     "encode": "compute the features of your photos",
+    "serve": "see a captioner think, in the browser",
     "export": "make InceptionV3's ONNX file from its published weights",
     "download": "download Flickr8k or COCO",
     "scenes": "draw the shipped data set, or probe its features",

@@ -114,7 +114,9 @@ def is_image(path: Path) -> bool:
 
 
 def load_image(
-    source: "str | Path | IO[bytes] | Image.Image", min_side: int | None = None
+    source: "str | Path | IO[bytes] | Image.Image",
+    min_side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> "Image.Image":
     """Load an image as upright RGB.
 
@@ -125,12 +127,13 @@ def load_image(
     Args:
         source: a path, a file object or a Pillow image.
         min_side: if given, a JPEG may be decoded smaller, with at least this many pixels per side.
+        max_pixels: a larger image is refused. Above MAX_PIXELS it always is.
 
     Returns:
         An RGB Pillow image. `image.info[NO_END]` is true if the end marker is missing.
 
     Raises:
-        UnusableImage: not a complete image of at most MAX_PIXELS in one of FORMATS.
+        UnusableImage: not a complete image of at most `max_pixels` in one of FORMATS.
         UserError: a temporary failure, such as too many open files.
     """
     from PIL import Image, UnidentifiedImageError
@@ -143,14 +146,15 @@ def load_image(
         if isinstance(source, str | Path):
             _check_path(Path(source))
         if isinstance(source, Image.Image):
-            return _upright_rgb(source, None)
+            return _upright_rgb(source, None, max_pixels)
         with _open(source) as image:
             if image.format not in FORMATS:
                 raise _Unusable(f"is a {image.format} file; convert it to JPEG or PNG")
             try:
-                loaded = _upright_rgb(image, min_side)
+                loaded = _upright_rgb(image, min_side, max_pixels)
             except OSError as error:
-                repaired = _with_end(source, min_side) if image.format == "JPEG" else None
+                jpeg = image.format == "JPEG"
+                repaired = _with_end(source, min_side, max_pixels) if jpeg else None
                 if not repaired:
                     raise error
                 loaded = repaired
@@ -241,7 +245,9 @@ def _lacks_end(source: "str | Path | IO[bytes]") -> bool:
     return b"\xff\xd9" not in data[place:]
 
 
-def _with_end(source: "str | Path | IO[bytes]", min_side: int | None) -> "Image.Image | None":
+def _with_end(
+    source: "str | Path | IO[bytes]", min_side: int | None, max_pixels: int
+) -> "Image.Image | None":
     """Load a JPEG whose end marker is missing; None if more than the marker is missing.
 
     If pixels are missing, bytes after the end of the file change the decoded image. So the file is
@@ -253,17 +259,17 @@ def _with_end(source: "str | Path | IO[bytes]", min_side: int | None) -> "Image.
     images = []
     for byte in b"\x00", b"\x55":
         with Image.open(io.BytesIO(data + 64 * byte + b"\xff\xd9")) as image:
-            images.append(_upright_rgb(image, min_side))
+            images.append(_upright_rgb(image, min_side, max_pixels))
     first, second = images
     return first if first.tobytes() == second.tobytes() else None
 
 
-def _upright_rgb(image: "Image.Image", min_side: int | None) -> "Image.Image":
+def _upright_rgb(image: "Image.Image", min_side: int | None, max_pixels: int) -> "Image.Image":
     from PIL import Image
 
-    if image.width * image.height > MAX_PIXELS:  # from the header: nothing is decoded yet
+    if image.width * image.height > max_pixels:  # from the header: nothing is decoded yet
         size = f"{image.width} x {image.height}"
-        raise _Unusable(f"{size} is more than {MAX_PIXELS:,} pixels; make it smaller")
+        raise _Unusable(f"{size} is more than {max_pixels:,} pixels; make it smaller")
     if 0 in image.size:
         raise _Unusable("has no pixels")
     if min_side and image.format == "JPEG":

@@ -13,6 +13,7 @@ import numpy as np
 
 from minicap.backend import Array, device_module, to_device
 from minicap.encoder.image import (
+    MAX_PIXELS,
     NO_END,
     PREPROCESSINGS,
     draft_side,
@@ -149,11 +150,16 @@ class Encoder:
             features[rows] = self.encode(np.stack([self.pixels(image) for image in images[rows]]))
         return features
 
-    def pixels(self, image: "str | Path | IO[bytes] | Image.Image | np.ndarray") -> np.ndarray:
+    def pixels(
+        self,
+        image: "str | Path | IO[bytes] | Image.Image | np.ndarray",
+        max_pixels: int = MAX_PIXELS,
+    ) -> np.ndarray:
         """Prepare one image.
 
         Args:
             image: a path, file object, Pillow image or uint8 array (height, width, 3), RGB.
+            max_pixels: a larger image is refused.
 
         Returns:
             uint8 (size, size, 3).
@@ -170,7 +176,7 @@ class Encoder:
                     f"image must be uint8 (height, width, 3), not {image.dtype} {image.shape}"
                 )
             return prepare(Image.fromarray(image), self._method, self.size)
-        loaded = load_image(image, draft_side(self._method, self.size))
+        loaded = load_image(image, draft_side(self._method, self.size), max_pixels)
         if loaded.info.get(NO_END):
             self.repaired.append(str(getattr(image, "name", image)))
         return prepare(loaded, self._method, self.size)

@@ -71,7 +71,8 @@ class BeamTree:
                     )
                 )  # fmt: skip
         for row in kept:
-            number = self._number[tuple(candidates.words[row, : candidates.length[row]].tolist())]
+            words = tuple(candidates.words[row, : candidates.length[row]].tolist())
+            number: int | None = self._number[words]
             while number is not None and self.nodes[number].last < self._step:
                 self.nodes[number].last = self._step
                 number = self.nodes[number].parent

@@ -74,10 +74,12 @@ def trace(
         ids, log_probabilities = extensions(y, Wb, bans, choose)
         found.append([*map(to_host, (ids, log_probabilities, stepped[0][0]))])
         cells.append(to_host(states[0][1]))
+    ids, log_probabilities, gates = ([step[part] for step in found] for part in range(3))
     return [
         Trace(
-            *(numpy.stack([step[part][row] for step in found[:length]]) for part in (0, 1)),
-            gates=numpy.stack([step[2][row].reshape(4, -1) for step in found[:length]]),
+            ids=numpy.stack([step[row] for step in ids[:length]]),
+            log_probabilities=numpy.stack([step[row] for step in log_probabilities[:length]]),
+            gates=numpy.stack([step[row].reshape(4, -1) for step in gates[:length]]),
             cells=numpy.stack([c[row] for c in cells[: length + 1]]),
         )
         for row, length in enumerate(map(len, captions))

@@ -1,10 +1,11 @@
-"""The model that minicap ships."""
+"""The models that minicap ships."""
 
 from pathlib import Path
 
 from minicap.utils.errors import UserError
 
-PRETRAINED = "pretrained"  # names it on command lines
+PRETRAINED, SCENES = "pretrained", "scenes"  # name them on command lines
+FILES = {PRETRAINED: "model.safetensors", SCENES: "scenes.safetensors"}
 SHIPPED = [
     Path(__file__).parents[1] / "shipped" / "pretrained",  # in an installed wheel
     Path(__file__).parents[2] / "data" / "pretrained",  # in the repository
@@ -12,14 +13,14 @@ SHIPPED = [
 
 
 def model_path(path: Path) -> Path:
-    """Return the path of the pretrained model if `path` is its name; else `path`.
+    """Return the path of a shipped model if `path` is its name; else `path`.
 
     Raises:
-        UserError: this installation has no pretrained model.
+        UserError: this installation has no shipped models.
     """
-    if str(path) != PRETRAINED or path.exists():
+    if str(path) not in FILES or path.is_file():
         return path
     for folder in SHIPPED:
-        if (folder / "model.safetensors").exists():
-            return folder / "model.safetensors"
-    raise UserError("the pretrained model is not part of this installation: name a model file")
+        if (found := folder / FILES[str(path)]).exists():
+            return found
+    raise UserError(f"the {path} model is not part of this installation: name a model file")
