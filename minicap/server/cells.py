@@ -31,17 +31,20 @@ def measures(trace: Trace) -> dict[str, numpy.ndarray]:
 
     - keeps: the state is far from 0 and hardly changes.
     - counts: the state moves in one direction, far.
-    - reacts: one token changes the state by much more than the others do.
+    - reacts: one token changes the state by much more than the others do. The first token does not
+      count: many cells forget the photo there.
     """
     change = numpy.diff(trace.cells, axis=0)
     size = numpy.abs(change)
     travelled = size.sum(axis=0) + 1e-6
     moved = numpy.abs(change.sum(axis=0))
     largest = size.max(axis=0)
+    later = size[1:] if len(size) > 1 else size
+    jump = later.max(axis=0)
     return {
         "keeps": numpy.abs(trace.cells).min(axis=0) / (0.5 + travelled),
         "counts": moved * (moved / travelled) * (1 - largest / travelled),
-        "reacts": largest * largest / travelled,
+        "reacts": jump * jump / (later.sum(axis=0) + 1e-6),
     }
 
 
@@ -65,7 +68,8 @@ def describe(trace: Trace, tokens: Sequence[str], number: int, kind: str) -> dic
     state = trace.cells[:, number]
     i, _, f, o = trace.gates[:, :, number].T
     change = numpy.diff(state)
-    at = int(numpy.abs(change).argmax())
+    first = int(len(change) > 1)  # see `measures`
+    at = first + int(numpy.abs(change[first:]).argmax())
     token = "the end" if tokens[at] == "#END#" else f"“{tokens[at]}”"
     if kind == "keeps":
         sentence = (

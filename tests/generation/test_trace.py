@@ -47,4 +47,4 @@ def test_the_gates_explain_the_cell_states():
     numpy.testing.assert_allclose(
         found.cells[1:], f * found.cells[:-1] + i * j, rtol=1e-5, atol=1e-6
     )
-    assert (numpy.abs(j) <= 1).all() and all(((0 <= g) & (g <= 1)).all() for g in (i, f, o))
+    assert (numpy.abs(j) <= 1).all() and all(((g >= 0) & (g <= 1)).all() for g in (i, f, o))
