@@ -17,12 +17,14 @@ from minicap.model.trained_model import Model
 class Trace:
     """What happened at each of the T tokens of a caption.
 
+    Step t reads the token before (#START# at step 0) and chooses token t.
+
     Attributes:
         ids: (T, k) the likeliest tokens, likeliest first.
         log_probabilities: (T, k) theirs, in nats, given the caption's tokens before.
         gates: (T, 4, H) of the first model's LSTM: input gate, candidate values, forget gate and
             output gate.
-        cells: (T + 1, H) its cell state, before the first token and after each.
+        cells: (T + 1, H) its cell state, before the first step and after each.
     """
 
     ids: numpy.ndarray

@@ -15,12 +15,12 @@ def show_cells(trace: Trace, tokens: Sequence[str], numbers: Sequence[int] = ())
 
     Args:
         trace: of the caption.
-        tokens: its T tokens.
+        tokens: its T tokens, as it was generated. Step t reads the token before.
         numbers: the cells; by default, the clearest ones of each kind.
 
     Returns:
         For each cell its "number", its "kind", its "state" (T + 1 numbers, the first before the
-        first token), the gates "input", "forget" and "output" (T numbers each), and a "sentence".
+        first step), the gates "input", "forget" and "output" (T numbers each), and a "sentence".
     """
     chosen = [(number, kind_of(trace, number)) for number in numbers] or choose(trace)
     return [describe(trace, tokens, number, kind) for number, kind in chosen]
@@ -31,8 +31,8 @@ def measures(trace: Trace) -> dict[str, numpy.ndarray]:
 
     - keeps: the state is far from 0 and hardly changes.
     - counts: the state moves in one direction, far.
-    - reacts: one token changes the state by much more than the others do. The first token does not
-      count: many cells forget the photo there.
+    - reacts: one token changes the state by much more than the others do. #START# does not count:
+      many cells forget the photo there.
     """
     change = numpy.diff(trace.cells, axis=0)
     size = numpy.abs(change)
@@ -70,7 +70,7 @@ def describe(trace: Trace, tokens: Sequence[str], number: int, kind: str) -> dic
     change = numpy.diff(state)
     first = int(len(change) > 1)  # see `measures`
     at = first + int(numpy.abs(change[first:]).argmax())
-    token = "the end" if tokens[at] == "#END#" else f"“{tokens[at]}”"
+    token = f"“{tokens[at - 1]}”" if at else "the start"  # what this step reads
     if kind == "keeps":
         sentence = (
             f"keeps what the photo put there: its forget gate is {f.mean():.2f} on average, and "
@@ -80,7 +80,7 @@ def describe(trace: Trace, tokens: Sequence[str], number: int, kind: str) -> dic
         same = int((numpy.sign(change) == numpy.sign(change.sum())).sum())
         way = "rises" if change.sum() > 0 else "falls"
         sentence = (
-            f"counts: the state {way} at {same} of {len(change)} tokens, "
+            f"counts: the state {way} at {same} of {len(change)} steps, "
             f"from {state[0]:.1f} to {state[-1]:.1f}"
         )
     else:

@@ -154,8 +154,8 @@ SCHEMAS = {
         {
             "number": INTEGER,
             "kind": {"enum": ["keeps", "counts", "reacts"]},
-            "state": {"description": "before the first token and after each", **_list(NUMBER)},
-            "input": _list(NUMBER),
+            "state": {"description": "before the first step and after each", **_list(NUMBER)},
+            "input": {"description": "step t reads the token before token t", **_list(NUMBER)},
             "forget": _list(NUMBER),
             "output": _list(NUMBER),
             "sentence": STRING,

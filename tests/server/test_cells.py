@@ -8,7 +8,7 @@ from minicap.server.cells import describe, kind_of, show_cells
 TOKENS = ["a", "red", "dog", "#END#"]
 KEEPS = [5.0, 5.0, 5.1, 5.0, 5.0]
 COUNTS = [0.0, 1.0, 2.0, 3.0, 4.0]
-REACTS = [0.1, 0.1, 0.1, 2.0, 2.0]
+REACTS = [0.1, 0.1, 0.1, 0.1, 2.0]
 FORGETS = [8.0, 0.0, 0.1, 0.0, 0.1]  # at the first token, as many cells do
 DULL = [0.2, 0.1, 0.2, 0.1, 0.2]
 
@@ -31,10 +31,10 @@ def test_the_sentences():
     found = trace(KEEPS, COUNTS, REACTS)
     keeps, counts, reacts = (cell["sentence"] for cell in show_cells(found, TOKENS, [0, 1, 2]))
     assert "forget gate is 0.99 on average, and the state stays between 5.0 and 5.1" in keeps
-    assert counts == "Cell 1 counts: the state rises at 4 of 4 tokens, from 0.0 to 4.0."
+    assert counts == "Cell 1 counts: the state rises at 4 of 4 steps, from 0.0 to 4.0."
     assert reacts.startswith("Cell 2 reacts to “dog”: there the state goes from 0.1 to 2.0")
-    last = trace([0, 0, 0, 0, -3])
-    assert "reacts to the end" in describe(last, TOKENS, 0, "reacts")["sentence"]
+    second = trace([0, 0, -3, -3, -3])
+    assert "reacts to “a”" in describe(second, TOKENS, 0, "reacts")["sentence"]
 
 
 def test_numbers_are_those_of_the_trace():

@@ -319,10 +319,10 @@ function chart(cell, tokens) {
     });
   });
   const bottom = high + 3 * (bar + 3) + 14;
-  parts.push(element("text", { class: "label", x: x(0), y: bottom, "text-anchor": "middle" }, "photo"));
-  tokens.forEach((token, k) => {
-    const text = token === END ? "∎" : token.length > 8 ? `${token.slice(0, 7)}…` : token;
-    parts.push(element("text", { x: x(k + 1), y: bottom, "text-anchor": "middle" }, text));
+  // Each step reads the token before the one that it chooses.
+  ["photo", "start", ...tokens.slice(0, -1)].forEach((token, k) => {
+    const text = token.length > 8 ? `${token.slice(0, 7)}…` : token;
+    parts.push(element("text", { class: k < 2 ? "label" : "", x: x(k), y: bottom, "text-anchor": "middle" }, text));
   });
   const drawn = element("svg", { width, height: bottom + 6, role: "img", "aria-label": cell.sentence }, ...parts);
   return element("figure", {}, element("figcaption", {}, cell.sentence), element("div", { class: "scroll", tabindex: 0 }, drawn));
