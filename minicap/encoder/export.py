@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 from tqdm import tqdm
 
-from minicap.encoder import check, quantise
+from minicap.encoder import check, efficientnet, quantise
 from minicap.encoder.graph import build, save
 from minicap.encoder.image import Preprocessing
 from minicap.encoder.photos import find_photos
-from minicap.encoder.session import EXPORTED, Encoder, cache_folder
+from minicap.encoder.session import EXPORTED, PRETRAINED, PRETRAINED_SIZE, Encoder, cache_folder
 from minicap.encoder.weight_files import (
     KERAS_NOTOP,
     KERAS_NOTOP_MD5,
@@ -39,9 +39,9 @@ class ExportOptions:
     """Export InceptionV3 with published weights, or wrap a network of your own, to an ONNX file."""
 
     weights: Path | None = None
-    """Keras .h5, torchvision .pth or timm .safetensors file of InceptionV3, or the .onnx file of
-    another network [default: $MINICAP_INCEPTION_H5, else Keras' weights without the classifier,
-    downloaded once, 88 MB]"""
+    """Keras .h5, torchvision .pth or timm .safetensors file of InceptionV3, the .onnx file of
+    another network, or `pretrained`: the pretrained model's EfficientNet-Lite2 [default:
+    $MINICAP_INCEPTION_H5, else Keras' weights without the classifier, downloaded once, 88 MB]"""
     out: Path | None = None
     """output file [default: inception_v3.onnx, inception_v3-int8.onnx, or NETWORK-encoder.onnx]"""
     wrapping: Wrapping = Wrapping()
@@ -68,7 +68,7 @@ class ExportOptions:
             raise UserError("--min-cosine must be more than 0 and at most 1")
         if not self.own and self.wrapping != Wrapping():
             raise UserError("--layout, --scale, --mean, --std and --size are for an .onnx file")
-        if self.own and self.calibrate:
+        if (self.own or self.published) and self.calibrate:
             raise UserError("--precision int8 is for InceptionV3")
         self.wrapping.check()
         if self.expected and not self.check:
@@ -78,6 +78,11 @@ class ExportOptions:
     def own(self) -> bool:
         """Whether the weights are an ONNX file, to be wrapped."""
         return self.weights is not None and self.weights.suffix.lower() == ".onnx"
+
+    @property
+    def published(self) -> bool:
+        """Whether the encoder is the pretrained model's."""
+        return str(self.weights) == PRETRAINED and not Path(PRETRAINED).exists()
 
 
 def export(
@@ -105,7 +110,9 @@ def export(
             f"exporting needs {error.name}, which is not installed: pip install -e '.[cpu]'"
         ) from error
     path = options.weights or official_weights()
-    if options.own:
+    if options.published:
+        model = efficientnet.published(PRETRAINED_SIZE, options.preprocessing)
+    elif options.own:
         model = wrap(path, options.wrapping, options.preprocessing)
     else:
         model = build(read_weights(path), options.preprocessing)
@@ -118,6 +125,7 @@ def export(
         if options.calibrate:
             model = _int8_model(model, encoder, options, Path(folder))
     default = Path(f"{path.stem}-encoder.onnx") if options.own else EXPORTED
+    default = Path("efficientnet_lite2.onnx") if options.published else default
     out = options.out or (Path("inception_v3-int8.onnx") if options.calibrate else default)
     if out.exists() and out.samefile(path):
         raise UserError(f"--out {out}: would replace the input; choose another file")

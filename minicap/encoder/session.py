@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SEEDED_ENCODER_ID = "8484284deed626ac6504a94e7dd10e0f1fd0bfc1ca4411efa3a82c1959361bf6"
 # The id of `pretrained_encoder`.
 PRETRAINED_ENCODER_ID = "8db0d75a980d6817a9d5f52a56236f3f76060365a882c709c458b7855222af3d"
+PRETRAINED_SIZE = 224  # pixels
 PRETRAINED = "pretrained"  # names that encoder on command lines
 EXPORTED = Path("inception_v3.onnx")  # the default output of `minicap export`
 BATCH = {"cpu": 4, "cuda": 64}  # images at once; on a CPU, larger batches are not faster
@@ -354,7 +355,7 @@ def pretrained_encoder(device: str = "cpu", threads: int | None = None) -> Encod
     def build() -> Any:
         from minicap.encoder.efficientnet import published
 
-        return published(size=224, preprocessing="squeeze-bilinear")
+        return published(PRETRAINED_SIZE, "squeeze-bilinear")
 
     return _cached("efficientnet_lite2", PRETRAINED_ENCODER_ID, build, device, threads)
 
