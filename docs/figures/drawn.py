@@ -286,9 +286,11 @@ def packing() -> Picture:
     return p
 
 
-FOLDERS = ["training", "evaluation", "generation", "model", "nn", "data", "encoder", "utils"]
+FOLDERS = [
+    "server", "training", "evaluation", "generation", "model", "nn", "data", "encoder", "utils"
+]  # fmt: skip
 ROOMS = {  # a box of the figure: its modules, without "minicap." (a package: all its modules)
-    "commands": "__main__ train encode caption evaluate export download scenes gradcheck",
+    "commands": "__main__ train encode caption evaluate serve export download scenes gradcheck",
     **{f"{name}/": name for name in FOLDERS},
     "captioner": "captioner",
     "backend": "backend",
@@ -332,7 +334,7 @@ def dependencies() -> dict[str, set[str]]:
 
 def architecture() -> Picture:
     """The data flow, and the imports between the parts of the code."""
-    p = Picture(860, 530, "Left: the data flow. Right: which part of the code imports which")
+    p = Picture(860, 590, "Left: the data flow. Right: which part of the code imports which")
     p.text(200, 22, "data flow", 15, style="bold")
     flow = [
         (20, 52, "photos", "gold"),
@@ -362,16 +364,17 @@ def architecture() -> Picture:
     p.text(640, 22, "imports", 15, style="bold")
     places = {
         "commands": (450, 50, 380),
-        "training/": (450, 110, 116),
-        "captioner": (582, 110, 116),
-        "evaluation/": (714, 110, 116),
-        "generation/": (582, 170, 116),
-        "model/": (582, 230, 116),
-        "nn/": (516, 290, 116),
-        "data/": (648, 290, 116),
-        "encoder/": (648, 350, 116),
-        "backend": (582, 410, 116),
-        "utils/": (582, 470, 116),
+        "server/": (582, 110, 116),
+        "training/": (450, 170, 116),
+        "captioner": (582, 170, 116),
+        "evaluation/": (714, 170, 116),
+        "generation/": (582, 230, 116),
+        "model/": (582, 290, 116),
+        "nn/": (516, 350, 116),
+        "data/": (648, 350, 116),
+        "encoder/": (648, 410, 116),
+        "backend": (582, 470, 116),
+        "utils/": (582, 530, 116),
     }
     for name, (x, y, width) in places.items():
         p.box(x, y, width, 34, name, "ink", size=14, style="mono")

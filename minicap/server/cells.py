@@ -30,7 +30,7 @@ def measures(trace: Trace) -> dict[str, numpy.ndarray]:
     """Measure how well each cell fits each kind, (H,) each, higher is better.
 
     - keeps: the state is far from 0 and hardly changes.
-    - counts: the state moves in one direction, far.
+    - drifts: the state moves in one direction, far.
     - reacts: one token changes the state by much more than the others do. #START# does not count:
       many cells forget the photo there.
     """
@@ -43,7 +43,7 @@ def measures(trace: Trace) -> dict[str, numpy.ndarray]:
     jump = later.max(axis=0)
     return {
         "keeps": numpy.abs(trace.cells).min(axis=0) / (0.5 + travelled),
-        "counts": moved * (moved / travelled) * (1 - largest / travelled),
+        "drifts": moved * (moved / travelled) * (1 - largest / travelled),
         "reacts": jump * jump / (later.sum(axis=0) + 1e-6),
     }
 
@@ -76,11 +76,11 @@ def describe(trace: Trace, tokens: Sequence[str], number: int, kind: str) -> dic
             f"keeps what the photo put there: its forget gate is {f.mean():.2f} on average, and "
             f"the state stays between {state.min():.1f} and {state.max():.1f}"
         )
-    elif kind == "counts":
+    elif kind == "drifts":
         same = int((numpy.sign(change) == numpy.sign(change.sum())).sum())
         way = "rises" if change.sum() > 0 else "falls"
         sentence = (
-            f"counts: the state {way} at {same} of {len(change)} steps, "
+            f"drifts: the state {way} at {same} of {len(change)} steps, "
             f"from {state[0]:.1f} to {state[-1]:.1f}"
         )
     else:

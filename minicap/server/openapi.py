@@ -153,7 +153,7 @@ SCHEMAS = {
     "Cell": _object(
         {
             "number": INTEGER,
-            "kind": {"enum": ["keeps", "counts", "reacts"]},
+            "kind": {"enum": ["keeps", "drifts", "reacts"]},
             "state": {"description": "before the first step and after each", **_list(NUMBER)},
             "input": {"description": "step t reads the token before token t", **_list(NUMBER)},
             "forget": _list(NUMBER),

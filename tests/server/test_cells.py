@@ -24,14 +24,14 @@ def test_the_clearest_cells_of_each_kind_come_first():
     found = show_cells(trace(KEEPS, COUNTS, REACTS, FORGETS, DULL), TOKENS)
     assert len({cell["number"] for cell in found}) == len(found) == 5
     first = {cell["kind"]: cell["number"] for cell in reversed(found)}
-    assert first == {"keeps": 0, "counts": 1, "reacts": 2}
+    assert first == {"keeps": 0, "drifts": 1, "reacts": 2}
 
 
 def test_the_sentences():
     found = trace(KEEPS, COUNTS, REACTS)
     keeps, counts, reacts = (cell["sentence"] for cell in show_cells(found, TOKENS, [0, 1, 2]))
     assert "forget gate is 0.99 on average, and the state stays between 5.0 and 5.1" in keeps
-    assert counts == "Cell 1 counts: the state rises at 4 of 4 steps, from 0.0 to 4.0."
+    assert counts == "Cell 1 drifts: the state rises at 4 of 4 steps, from 0.0 to 4.0."
     assert reacts.startswith("Cell 2 reacts to “dog”: there the state goes from 0.1 to 2.0")
     second = trace([0, 0, -3, -3, -3])
     assert "reacts to “a”" in describe(second, TOKENS, 0, "reacts")["sentence"]
@@ -46,4 +46,4 @@ def test_a_caption_of_one_token():
     short = Trace(numpy.zeros((1, 1)), numpy.zeros((1, 1)), numpy.ones((1, 4, 3)),
                   numpy.array([[0.0, 1, 2], [1, 1, 2]]))  # fmt: skip
     assert {cell["number"] for cell in show_cells(short, ["#END#"])} == {0, 1, 2}
-    assert kind_of(short, 0) in ("keeps", "counts", "reacts")
+    assert kind_of(short, 0) in ("keeps", "drifts", "reacts")
