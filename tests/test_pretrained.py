@@ -9,12 +9,19 @@ from PIL import Image
 from safetensors import safe_open
 
 import minicap
-from minicap import caption, train
+from minicap import caption, serve, train
 from minicap.data.captions import read_captions
 from minicap.data.features import Features
+from minicap.data.scenes.dataset import shipped_features, shipped_split
 from minicap.encoder.photos import find_all
-from minicap.encoder.session import PRETRAINED_ENCODER_ID, pretrained_encoder
+from minicap.encoder.session import (
+    PRETRAINED_ENCODER_ID,
+    SEEDED_ENCODER_ID,
+    pretrained_encoder,
+)
 from minicap.evaluation.metrics import Scorer
+from minicap.evaluation.scene_truth import truths
+from minicap.generation.generate import generate_text
 from minicap.model.pretrained import model_path
 from minicap.model.trained_model import Model
 from minicap.utils import command_line
@@ -83,3 +90,35 @@ def test_captions_of_real_photos(real_data):
     }
     scores, _ = Scorer({name: texts[name] for name in captions})(captions)
     assert scores["CIDEr"] > 0.45 and scores["BLEU-4"] > 0.17
+
+
+def test_the_shipped_scenes_model():
+    """On the stored features of shipped test scenes, its captions are true."""
+    path = model_path(Path("scenes"))
+    assert path.stat().st_size <= 2e6
+    model = Model.load(Path("scenes"))
+    assert model.encoder["id"] == SEEDED_ENCODER_ID
+    scenes = shipped_split("test")
+    features = shipped_features(scenes)
+    captions = generate_text([model], features)
+    true = truths(captions, [*scenes.values()])
+    assert numpy.mean(true) > 0.85  # 0.95 and more; last digits can change a caption
+    shuffled = truths(captions[1:] + captions[:1], [*scenes.values()])
+    assert numpy.mean(shuffled) < 0.1
+
+
+@pytest.mark.parametrize(("installed", "name"), [(True, "pretrained"), (False, "scenes")])
+def test_the_lab_s_model(installed, name, monkeypatch):
+    """Without --model, the lab uses the scenes' model if the extra `pretrained` is missing."""
+    pytest.importorskip("uvicorn")
+    monkeypatch.setattr(serve, "find_spec", lambda package: "found" if installed else None)
+    loaded = []
+
+    def load(path, *options):
+        loaded.append(str(path))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minicap.captioner.load", load)
+    with pytest.raises(KeyboardInterrupt):
+        serve.main(["--port", "0"])
+    assert loaded == [name]
