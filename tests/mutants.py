@@ -17,6 +17,7 @@ from tests.generation import test_beam_search, test_sampling
 from tests.model import test_decoder
 from tests.nn import (
     test_adam,
+    test_attention,
     test_cross_entropy,
     test_dense,
     test_dropout,
@@ -71,6 +72,7 @@ STEP, LSTM = "nn.lstm:lstm_step", "nn.lstm:lstm"
 GATES, CELL_BACKWARD = "nn.lstm:gate_activations", "nn.lstm:cell_backward"
 LOSS = "nn.cross_entropy:project_cross_entropy"
 OUTPUTS, DECODER = "model.decoder:Decoder.outputs", "model.decoder:Decoder.loss"
+LOOK, LOOKING = "nn.attention:attend", "nn.attention_lstm:attention_lstm"
 ADAM, CLIP, BLOCKS = "nn.adam:Adam.update", "nn.adam:clip_scale", "backend:blocks"
 SEARCH, BANS = "generation.beam_search:_search", "generation.beam_search:_banned_ids"
 SCORES = "generation.beam_search:Hypotheses.scores"
@@ -356,6 +358,111 @@ BACKWARD = [
         "back_dropout(dx) if needed else None",
         "dx",
         test_decoder.test_complex_step_trained_with_dropout,
+    ),
+    Mutant(
+        "attention: the softmax's slope without its mean",
+        LOOK,
+        "a * (da - (a * da).sum(axis=1)[:, None])",
+        "a * da",
+        test_attention.test_complex_step_of_one_look,
+    ),
+    Mutant(
+        "attention: gradient of the weights ignored",
+        LOOK,
+        "da = dweights + ",
+        "da = ",
+        test_attention.test_complex_step_of_one_look,
+    ),
+    Mutant(
+        "attention: no slope of tanh",
+        LOOK,
+        "dkeys = xp.subtract(1, t, out=t)",
+        "dkeys = xp.ones_like(t)",
+        test_attention.test_complex_step_of_one_look,
+    ),
+    Mutant(
+        "attention: the query's gradient is a mean",
+        LOOK,
+        "dkeys.sum(axis=1)",
+        "dkeys.mean(axis=1)",
+        test_attention.test_complex_step_of_one_look,
+    ),
+    Mutant(
+        "attention: v's gradient without the scores'",
+        LOOK,
+        "dv = de.ravel() @",
+        "dv = a.ravel() @",
+        test_attention.test_complex_step_of_one_look,
+    ),
+    Mutant(
+        "attention: values' gradient without the weights",
+        LOOK,
+        "a[:, :, None] * dcontext",
+        "xp.ones_like(a)[:, :, None] * dcontext",
+        test_attention.test_complex_step_of_one_look,
+    ),
+    Mutant(
+        "attention: v forgotten in the keys' gradient",
+        LOOK,
+        "dkeys *= v\n",
+        "pass\n",
+        test_attention.test_complex_step_of_one_look,
+    ),
+    Mutant(
+        "attention LSTM: the path through the query is forgotten",
+        LOOKING,
+        "dinputs[:, :H] + dquery[rows] @ WqT",
+        "dinputs[:, :H]",
+        test_attention.test_complex_step_of_sequences,
+    ),
+    Mutant(
+        "attention LSTM: the path through h U is forgotten",
+        LOOKING,
+        "dinputs[:, :H] + dquery[rows] @ WqT",
+        "dquery[rows] @ WqT",
+        test_attention.test_complex_step_of_sequences,
+    ),
+    Mutant(
+        "attention LSTM: keys' gradient of the first step only",
+        LOOKING,
+        "dkeys[:size] += dkeys_t",
+        "dkeys[:size] = dkeys_t",
+        test_attention.test_complex_step_of_sequences,
+    ),
+    Mutant(
+        "attention LSTM: values' gradient of the first step only",
+        LOOKING,
+        "dvalues[:size] += dvalues_t",
+        "dvalues[:size] = dvalues_t",
+        test_attention.test_complex_step_of_sequences,
+    ),
+    Mutant(
+        "attention LSTM: v's gradient of the first step only",
+        LOOKING,
+        "dv += dv_t",
+        "dv = dv_t",
+        test_attention.test_complex_step_of_sequences,
+    ),
+    Mutant(
+        "attention LSTM: no gradient of the query's bias",
+        LOOKING,
+        "dWq[-1] = dquery.sum(axis=0)",
+        "dWq[-1] = 0",
+        test_attention.test_complex_step_of_sequences,
+    ),
+    Mutant(
+        "attention LSTM: query's weights from the h after the step",
+        LOOKING,
+        "inputs[:, :H].T, dquery",
+        "h_after.T, dquery",
+        test_attention.test_complex_step_of_sequences,
+    ),
+    Mutant(
+        "attention LSTM: the gradient of other steps' weights",
+        LOOKING,
+        "dweights[rows], need",
+        "dweights[:size], need",
+        test_attention.test_complex_step_of_sequences,
     ),
 ]
 

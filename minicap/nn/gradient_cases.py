@@ -5,6 +5,8 @@ from types import ModuleType
 import numpy
 
 from minicap.backend import Array, to_device
+from minicap.nn.attention import attend
+from minicap.nn.attention_lstm import attention_lstm
 from minicap.nn.cross_entropy import BLOCK, project_cross_entropy
 from minicap.nn.dense import dense, elu
 from minicap.nn.dropout import draw_mask, dropout
@@ -39,6 +41,11 @@ def layer_cases(
     targets = to_device(rng.integers(0, 9, rows), xp)
     weights = to_device(rng.uniform(0.5, 2, rows), xp)
 
+    def looking(zx, h0, c0, UWc, Wq, v, keys, values):  # type: ignore[no-untyped-def]
+        return attention_lstm(
+            zx, h0, c0, UWc, Wq, v, keys=keys, values=values, batch_sizes=batch_sizes
+        )
+
     return {
         "dense": (dense, {"x": normal(6, 4), "Wb": normal(5, 3)}),
         "dense, elu": (lambda x, Wb: dense(x, Wb, elu), {"x": normal(6, 4), "Wb": normal(5, 4)}),
@@ -48,6 +55,28 @@ def layer_cases(
         "lstm": (
             lambda zx, h0, c0, U: lstm(zx, h0, c0, U, batch_sizes),
             {"zx": normal(11, 12), "h0": normal(4, 3), "c0": normal(4, 3), "U": normal(3, 12)},
+        ),
+        "attend": (
+            attend,
+            {
+                "query": normal(4, 6),
+                "keys": normal(4, 5, 6),
+                "values": normal(4, 5, 2),
+                "v": normal(6),
+            },
+        ),
+        "attention_lstm": (
+            looking,
+            {
+                "zx": normal(11, 12),
+                "h0": normal(4, 3),
+                "c0": normal(4, 3),
+                "UWc": normal(5, 12),
+                "Wq": normal(4, 6),
+                "v": normal(6),
+                "keys": normal(4, 5, 6),
+                "values": normal(4, 5, 2),
+            },
         ),
         "project_cross_entropy": (
             lambda x, Wb: project_cross_entropy(x, Wb, targets, weights, 17.0),
