@@ -359,6 +359,10 @@ BACKWARD = [
         "dx",
         test_decoder.test_complex_step_trained_with_dropout,
     ),
+]
+
+# The same for attention, which the usual decoder does not have.
+ATTENTION = [
     Mutant(
         "attention: the softmax's slope without its mean",
         LOOK,
@@ -513,7 +517,7 @@ OTHER = [
     ),
     Mutant(
         "decoder: generation resets the cell state at every step",
-        "model.decoder:Decoder.step",
+        "model.decoder:Decoder.lstm_step",
         "lstm_step(z, c, out=z)",
         "lstm_step(z, 0 * c, out=z)",
         test_decoder.test_generation_step_by_step_equals_the_loss,
@@ -569,9 +573,9 @@ OTHER = [
     ),
     Mutant(
         "search: an ensemble sums its logits",
-        "generation.beam_search:beam_search",
-        "Wb /= len(decoders)",
-        "pass",
+        "generation.beam_search:join_last_layers",
+        " / len(decoders)",
+        "",
         test_beam_search.test_an_ensemble_averages_log_probabilities,
     ),
     Mutant(

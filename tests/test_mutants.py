@@ -5,12 +5,12 @@ import pytest
 
 from minicap.model.gradient_cases import decoder_case
 from minicap.nn.adam import Adam
-from tests.mutants import BACKWARD, OTHER, Mutant, planted
+from tests.mutants import ATTENTION, BACKWARD, OTHER, Mutant, planted
 
 pytestmark = pytest.mark.gradcheck
 
 
-@pytest.mark.parametrize("mutant", BACKWARD + OTHER, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", BACKWARD + ATTENTION + OTHER, ids=lambda mutant: mutant.name)
 def test_mutant_is_caught(mutant, monkeypatch):
     """The test passes, fails by an assertion with the mutant, and passes again."""
     # Comparing long lists for the failure message would take pytest minutes.
@@ -22,7 +22,7 @@ def test_mutant_is_caught(mutant, monkeypatch):
 
 
 def test_every_wrong_backward_pass_is_caught_by_a_complex_step():
-    assert all(m.caught_by.__name__.startswith("test_complex_step") for m in BACKWARD)
+    assert all(m.caught_by.__name__.startswith("test_complex_step") for m in BACKWARD + ATTENTION)
 
 
 def loss_falls():
