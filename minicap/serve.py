@@ -1,5 +1,6 @@
 """See a captioner think, in the browser: `minicap serve`."""
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -60,10 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"note: {captioner.warning}", file=sys.stderr)
     lab = Lab(captioner, samples.folder_samples(photos) if photos else samples.drawn_samples())
     report(options.host, opened.getsockname()[1], str(model), run.is_local(options.host))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         run.run(lab, opened, options.host)
-    except KeyboardInterrupt:
-        print("stopped")
+    print("stopped")
 
 
 def report(host: str, port: int, model: str, local: bool) -> None:

@@ -1,6 +1,7 @@
 """Run the application on a port, with uvicorn."""
 
 import ipaddress
+import os
 import socket
 from typing import Any
 
@@ -52,7 +53,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        reason = error.strerror or error
+        # create_server adds the address to strerror
+        reason = os.strerror(error.errno) if error.errno else error
         raise UserError(f"{host}, port {port}: {reason}; choose another --port") from error
 
 
