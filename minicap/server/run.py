@@ -53,9 +53,11 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        # create_server adds the address to strerror
-        reason = os.strerror(error.errno) if error.errno else error
-        raise UserError(f"{host}, port {port}: {reason}; choose another --port") from error
+        number = error.errno or 0
+        # create_server adds the address to strerror. Unknown hosts have negative numbers.
+        reason = os.strerror(number) if number > 0 else error.strerror or error
+        where = f"{host}, port {port}"
+        raise UserError(f"{where}: {reason}; choose another --host or --port") from error
 
 
 def is_local(host: str) -> bool:

