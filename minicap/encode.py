@@ -6,16 +6,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from minicap.data.captions import read_all_captions
-from minicap.data.fill_store import fill_store, open_store
-from minicap.data.names import find_names
+from minicap.data.fill_store import captioned, fill_store, open_store
 from minicap.data.store import LOCK, REASONS, SKIPPED, FeatureStore
 from minicap.encoder.image import Preprocessing
+from minicap.encoder.maps import map_encoder
 from minicap.encoder.photos import find_all
 from minicap.encoder.session import EXPORTED, Encoder, open_encoder
 from minicap.utils import command_line
 from minicap.utils.errors import UserError, plain
-from minicap.utils.files import exclusive, listed
+from minicap.utils.files import exclusive
 
 CPUS = command_line.cpu_count()
 
@@ -40,6 +39,11 @@ class Options:
     """encode only the photos that have captions in these files"""
     root: Path | None = None
     """folder to which the paths in a list are relative [default: the list's folder]"""
+    map: bool = False
+    """store the feature map before pooling, for attention; its principal components are fitted to a
+    sample of the photos and saved in OUT.onnx, the encoder to caption with"""
+    components: int = 512
+    """principal components of each position, for --map"""
     preprocessing: Preprocessing | None = None
     """how photos are resized, if the encoder's file does not specify it"""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -66,19 +70,12 @@ def main(arguments: list[str] | None = None) -> int | None:
     print(f"photos    {len(photos.names):,} in {places}", end="")
     print(f", {photos.ignored:,} other files ignored" if photos.ignored else "")
     if options.captions:
-        captions, files = read_all_captions(options.captions), listed(options.captions)
-        for note in captions.notes:
-            print(f"note      {note}")
-        captioned = captions.texts
-        paths = find_names(captioned, photos.names)
-        if not paths:
-            raise UserError(
-                f"none of the {len(captioned):,} photos in {files}, for example "
-                f"{next(iter(captioned))!r}, is in {places}, which has {photos.names[0]!r}"
-            )
-        photos = photos.only(paths.get(name, name) for name in captioned)
-        print(f"          {len(paths):,} of the {len(captioned):,} photos in {files}")
-    encoder = open_encoder(options.encoder, options.device, 1, options.preprocessing)
+        photos = captioned(photos, options.captions, places)
+    path = options.encoder
+    if options.map:
+        made = Path(f"{options.out}.onnx")
+        path = map_encoder(path, photos, options.components, made, options.preprocessing)
+    encoder = open_encoder(path, options.device, 1, options.preprocessing)
     busy = f"{options.out}: another process is encoding into this store"
     with exclusive(options.out / LOCK, busy):
         store = open_store(options.out, photos, encoder)
@@ -108,7 +105,9 @@ def report(options: Options, encoder: Encoder, store: FeatureStore) -> None:
     """Print what is about to be encoded."""
     about = f"{encoder.name} ({encoder.id[:12]}), {encoder.preprocessing}, {options.device}"
     print(f"encoder   {about}")
-    print(f"store     {options.out}, {encoder.feature_size:,} features per photo", flush=True)
+    size = 2e-6 * encoder.feature_size * len(store.names)
+    print(f"store     {options.out}, {encoder.feature_size:,} features per photo", end="")
+    print(f", {size:,.0f} MB" if size >= 100 else "", flush=True)
     if 0 < store.encoded < len(store.names):
         print(f"          resuming after {store.encoded:,} photos")
 

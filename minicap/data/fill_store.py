@@ -1,14 +1,42 @@
 """Encode photos into a feature store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
+from minicap.data.captions import read_all_captions
+from minicap.data.names import find_names
 from minicap.data.store import SKIPPED, STORE, FeatureStore
 from minicap.encoder.photos import PhotoSource
 from minicap.encoder.pipeline import encode_batches
 from minicap.encoder.session import Encoder
+from minicap.utils.errors import UserError
+from minicap.utils.files import listed
+
+
+def captioned(photos: PhotoSource, files: Sequence[Path], places: str) -> PhotoSource:
+    """Select the photos that have captions, and print how many.
+
+    Args:
+        photos: all photos.
+        files: caption files.
+        places: where the photos are, for messages.
+
+    Raises:
+        UserError: a caption file is unusable, or none of its photos is there.
+    """
+    captions = read_all_captions(files)
+    for note in captions.notes:
+        print(f"note      {note}")
+    paths = find_names(captions.texts, photos.names)
+    if not paths:
+        raise UserError(
+            f"none of the {len(captions.texts):,} photos in {listed(files)}, for example "
+            f"{next(iter(captions.texts))!r}, is in {places}, which has {photos.names[0]!r}"
+        )
+    print(f"          {len(paths):,} of the {len(captions.texts):,} photos in {listed(files)}")
+    return photos.only(paths.get(name, name) for name in captions.texts)
 
 
 def open_store(folder: Path, photos: PhotoSource, encoder: Encoder) -> FeatureStore:

@@ -27,6 +27,7 @@ from minicap.utils.files import replacing
 if TYPE_CHECKING:
     import onnx
 
+MAP = "map"  # name of a second output: the features before pooling
 IR_VERSION = 10  # not the newest: ONNX Runtime supports that only some releases later
 OPSET = 20
 
@@ -134,8 +135,9 @@ def build(weights: Weights, preprocessing: str = "squeeze-bilinear") -> "onnx.Mo
 def encoder_id(model: "onnx.ModelProto", preprocessing: str) -> str:
     """Compute an encoder's id: the SHA-256, in hex, of its graph, weights and preprocessing.
 
-    Every operator, attribute, connection and weight counts. Names, metadata, doc strings and the
-    file's layout do not. Two encoders with the same id give the same features.
+    Every operator, attribute, connection and weight counts. Names, metadata, doc strings, the
+    file's layout, and a map as a second output (`maps.with_map`) do not. Two encoders with the same
+    id give the same features.
     """
     digest = hashlib.sha256()
     opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)
@@ -156,6 +158,7 @@ def _hash_graph(graph: "onnx.GraphProto", digest: Any, outer: dict[str, Any]) ->
     for sparse in graph.sparse_initializer:
         known[sparse.values.name] = _fingerprint(sparse.values), _fingerprint(sparse.indices)
     count = 0
+    extra = {value.name for value in graph.output} & {MAP}
 
     def number(name: str) -> None:
         nonlocal count
@@ -172,6 +175,8 @@ def _hash_graph(graph: "onnx.GraphProto", digest: Any, outer: dict[str, Any]) ->
             feed("input", tensor_type.elem_type, shape)
             number(value.name)
     for node in graph.node:
+        if node.op_type == "Identity" and node.output[0] in extra:
+            continue
         inputs = [known[name] if name else None for name in node.input]
         feed("node", node.domain, node.op_type, inputs, len(node.output))
         for attribute in sorted(node.attribute, key=lambda a: a.name):
@@ -185,7 +190,7 @@ def _hash_graph(graph: "onnx.GraphProto", digest: Any, outer: dict[str, Any]) ->
                 feed(attribute.name, list(value) if isinstance(value, Sequence) else value)
         for name in node.output:
             number(name)
-    feed("outputs", [known[value.name] for value in graph.output])
+    feed("outputs", [known[value.name] for value in graph.output if value.name not in extra])
 
 
 def _fingerprint(tensor: "onnx.TensorProto") -> tuple[int, list[int], str]:

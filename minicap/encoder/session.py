@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from minicap.backend import Array, device_module, to_device
+from minicap.encoder.graph import MAP
 from minicap.encoder.image import (
     MAX_PIXELS,
     NO_END,
@@ -53,6 +54,7 @@ class Encoder:
         feature_size: number of features of an image.
         batch: number of images to encode at once.
         float32_id: id of the float32 encoder from which a quantised one was made, else None.
+        positions: if the features are those of several positions (`maps`), their number, else None.
         repaired: the photos read so far whose JPEG end marker is missing.
 
     Example:
@@ -98,6 +100,7 @@ class Encoder:
         self._xp = device_module(device)
         self.repaired: list[str] = []
         self._input, batch, self.size, self.feature_size = _signature(self._session, path)
+        self._output = self._session.get_outputs()[0].name
         self.batch = batch or BATCH[device]
         # On a GPU all batches have the same size: cuDNN searches for algorithms for each new size.
         self._fixed = batch is not None or device == "cuda"
@@ -109,6 +112,7 @@ class Encoder:
         about = {entry.key: entry.value for entry in model.metadata_props}
         self.name = about.get("weights", path.stem)
         self.float32_id = about.get("float32_encoder_id")
+        self.positions = int(about["positions"]) if "positions" in about else None
         requested = preprocessing and preprocessing_name(preprocessing, self.size)
         self.preprocessing = about.get("preprocessing") or requested
         if self.preprocessing is None:
@@ -129,7 +133,7 @@ class Encoder:
 
     def about(self) -> dict:
         """Describe the encoder as JSON-compatible data, stored with features and models."""
-        names = ("id", "name", "preprocessing", "feature_size", "float32_id")
+        names = ("id", "name", "preprocessing", "feature_size", "float32_id", "positions")
         about = {name: getattr(self, name) for name in names}
         return {name: value for name, value in about.items() if value is not None}
 
@@ -196,7 +200,7 @@ class Encoder:
         if self._fixed:  # pad with black images and drop their features
             pixels = np.pad(pixels, [(0, self.batch - count), (0, 0), (0, 0), (0, 0)])
         if self._xp is np:
-            (features,) = self._session.run(None, {self._input: pixels})
+            (features,) = self._session.run([self._output], {self._input: pixels})
         else:
             features = self._xp.empty((len(pixels), self.feature_size), np.float32)
             self._run_on_device(to_device(pixels, self._xp), features)
@@ -205,10 +209,9 @@ class Encoder:
     def _run_on_device(self, pixels: Array, features: Array) -> None:
         """Run the session from one array in GPU memory to another."""
         binding = self._session.io_binding()
-        (output,) = self._session.get_outputs()
         for bind, name, array in (
             (binding.bind_input, self._input, pixels),
-            (binding.bind_output, output.name, features),
+            (binding.bind_output, self._output, features),
         ):
             kind = np.dtype(array.dtype.name).type
             bind(name, "cuda", array.device.id, kind, array.shape, array.data.ptr)
@@ -284,6 +287,7 @@ def _session(
 def _signature(session: Any, path: Path) -> tuple[str, int | None, int, int]:
     """Return an encoder's input name, batch size (None: any), image size and feature size."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
+    outputs = outputs[:1] + [value for value in outputs[1:] if value.name != MAP]
     match [(value.type, value.shape) for value in (*inputs, *outputs)]:
         case [("tensor(uint8)", [batch, int(h), int(w), 3]), ("tensor(float)", [_, int(size)])] if (
             h == w and len(inputs) == 1
@@ -296,7 +300,7 @@ def _signature(session: Any, path: Path) -> tuple[str, int | None, int, int]:
     raise UnusableEncoder(
         f"{path}: not an encoder: it has the inputs {describe(inputs)} and the outputs "
         f"{describe(outputs)}; an encoder has one input tensor(uint8) [N, size, size, 3] and one "
-        "output tensor(float) [N, features]"
+        "output tensor(float) [N, features], and perhaps a second one called map"
     )
 
 
@@ -360,6 +364,14 @@ def pretrained_encoder(device: str = "cpu", threads: int | None = None) -> Encod
     return _cached("efficientnet_lite2", PRETRAINED_ENCODER_ID, build, device, threads)
 
 
+def encoder_file(path: Path) -> Path:
+    """Return the ONNX file of the encoder that a command line names (see `open_encoder`)."""
+    if str(path) != PRETRAINED or path.exists():
+        return path
+    pretrained_encoder()
+    return _cache_file("efficientnet_lite2", PRETRAINED_ENCODER_ID)
+
+
 def open_encoder(
     path: Path,
     device: str = "cpu",
@@ -377,12 +389,16 @@ def open_encoder(
     return Encoder(path, device, threads, preprocessing)
 
 
+def _cache_file(name: str, encoder_id: str) -> Path:
+    return cache_folder() / f"{name}-{encoder_id[:12]}.onnx"
+
+
 def _cached(
     name: str, encoder_id: str, build: Callable[[], Any], device: str, threads: int | None
 ) -> Encoder:
     """Load an encoder from the cache, or build it and store it there."""
     _onnxruntime()
-    path = cache_folder() / f"{name}-{encoder_id[:12]}.onnx"
+    path = _cache_file(name, encoder_id)
     if path.exists():
         try:
             encoder = Encoder(path, device, threads)

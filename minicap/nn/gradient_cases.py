@@ -1,6 +1,7 @@
 """Small inputs for every layer, for gradient checks."""
 
 from types import ModuleType
+from typing import Any
 
 import numpy
 
@@ -41,10 +42,9 @@ def layer_cases(
     targets = to_device(rng.integers(0, 9, rows), xp)
     weights = to_device(rng.uniform(0.5, 2, rows), xp)
 
-    def looking(zx, h0, c0, UWc, Wq, v, keys, values):  # type: ignore[no-untyped-def]
-        return attention_lstm(
-            zx, h0, c0, UWc, Wq, v, keys=keys, values=values, batch_sizes=batch_sizes
-        )
+    def looking(*inputs: Array) -> tuple[Any, ...]:
+        *recurrent, keys, values = inputs
+        return attention_lstm(*recurrent, keys=keys, values=values, batch_sizes=batch_sizes)
 
     return {
         "dense": (dense, {"x": normal(6, 4), "Wb": normal(5, 3)}),
