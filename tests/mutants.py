@@ -415,14 +415,14 @@ ATTENTION = [
     Mutant(
         "attention LSTM: the path through the query is forgotten",
         LOOKING,
-        "dinputs[:, :H] + dquery[rows] @ WqT",
-        "dinputs[:, :H]",
+        "dinputs[:, A:] + dquery[rows] @ WqT",
+        "dinputs[:, A:]",
         test_attention.test_complex_step_of_sequences,
     ),
     Mutant(
         "attention LSTM: the path through h U is forgotten",
         LOOKING,
-        "dinputs[:, :H] + dquery[rows] @ WqT",
+        "dinputs[:, A:] + dquery[rows] @ WqT",
         "dquery[rows] @ WqT",
         test_attention.test_complex_step_of_sequences,
     ),
@@ -457,7 +457,7 @@ ATTENTION = [
     Mutant(
         "attention LSTM: query's weights from the h after the step",
         LOOKING,
-        "inputs[:, :H].T, dquery",
+        "inputs[:, A:].T, dquery",
         "h_after.T, dquery",
         test_attention.test_complex_step_of_sequences,
     ),

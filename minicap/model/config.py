@@ -26,9 +26,13 @@ class DecoderConfig:
     """numbers in a word's embedding"""
     logit_bottleneck: int = 120
     """units of the dense layer between the LSTM and the logits (0: no layer)"""
-    image_input: Literal["initial_state", "every_step"] = "initial_state"
-    """where the LSTM gets the image: in its initial state only, or also as an input at every
-    step"""
+    image_input: Literal["initial_state", "every_step", "attention"] = "initial_state"
+    """where the LSTM gets the image: in its initial state only, or also as an input at every step:
+    the whole image, or by attention over its positions"""
+    attention_size: int = 256
+    """units of the layer that scores positions, for attention"""
+    positions: int = 1
+    """positions per image, for attention; `minicap train` takes their number from the features"""
 
     def check(self) -> None:
         """Raise UserError, naming the option, for a size out of range."""
@@ -37,6 +41,8 @@ class DecoderConfig:
             ("hidden_size", 1),
             ("embedding_size", 1),
             ("logit_bottleneck", 0),
+            ("attention_size", 1),
+            ("positions", 1),
         ):
             if not least <= getattr(self, name) <= MAX_SIZE:
                 option = name.replace("_", "-")
@@ -56,18 +62,20 @@ class DecoderConfig:
         """Compute the shape of each parameter, by name.
 
         Names are those of the original course notebook. Each weight matrix has its bias as its last
-        row. `lstm` is [V; U; W; b]: the weights of the image (if it is an input at every step), of
-        h and of the word, and the bias.
+        row. `lstm` is [V; U; W; b]: the weights of the image (if it is an input at every step) or
+        of the context (with attention), of h and of the word, and the bias.
 
         Args:
             feature_size: number of features per image.
             vocabulary_size: number of words.
         """
-        image = feature_size if self.image_input == "every_step" else 0
+        attends = self.image_input == "attention"
+        width = feature_size // self.positions if attends else feature_size
+        image = 0 if self.image_input == "initial_state" else width
         shapes = {
-            "img_embed_to_bottleneck": (feature_size + 1, self.image_bottleneck),
+            "img_embed_to_bottleneck": (width + 1, self.image_bottleneck),
             "img_embed_bottleneck_to_h0": (
-                (self.image_bottleneck or feature_size) + 1,
+                (self.image_bottleneck or width) + 1,
                 self.hidden_size,
             ),
             "word_embed": (vocabulary_size, self.embedding_size),
@@ -78,4 +86,10 @@ class DecoderConfig:
             "token_logits_bottleneck": (self.hidden_size + 1, self.logit_bottleneck),
             "token_logits": ((self.logit_bottleneck or self.hidden_size) + 1, vocabulary_size),
         }
+        if attends:
+            shapes |= {
+                "attention_keys": (width + 1, self.attention_size),
+                "attention_query": (self.hidden_size + 1, self.attention_size),
+                "attention_scores": (self.attention_size, 1),
+            }
         return {name: shape for name, shape in shapes.items() if shape[1]}

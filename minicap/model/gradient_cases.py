@@ -7,6 +7,7 @@ import numpy
 
 from minicap.backend import Array
 from minicap.data.batches import Batch, pack
+from minicap.model.attending_decoder import make_decoder
 from minicap.model.config import DecoderConfig
 from minicap.model.decoder import NO_MASKS, Decoder
 from minicap.model.initial import initial_parameters
@@ -49,7 +50,7 @@ def decoder_case(
     masks = draw_masks(config, rng, rate, rate, FEATURES, batch.counts)
     shapes = config.shapes(FEATURES, VOCABULARY)
     parameters = as_float64(initial_parameters(config, shapes, rng))
-    decoder = Decoder(config, parameters)
+    decoder = make_decoder(config, parameters)
     gradients, adam = parameters.like(), Adam(parameters.flat, learning_rate=0.02)
     for _ in range(steps):
         decoder.loss(batch)[1](gradients)
@@ -68,7 +69,7 @@ def loss_of(config: DecoderConfig, batch: Batch, masks: Mapping[str, Array] = NO
     Returns:
         ``loss(parameters)``.
     """
-    return lambda parameters: Decoder(config, parameters).loss(batch, masks=masks)
+    return lambda parameters: make_decoder(config, parameters).loss(batch, masks=masks)
 
 
 def as_float64(parameters: Parameters) -> Parameters:
@@ -96,10 +97,12 @@ def all_cases(
     # are off by h / 4. (The complex step is exact there: tests/model/test_decoder.py.)
     usual: dict[str, Any] = {}
     every_step = {"image_input": "every_step", "image_bottleneck": 0, "logit_bottleneck": 0}
+    attention = {"image_input": "attention", "positions": 5, "attention_size": 4}
     for name, steps, sizes in (
         ("decoder, untrained", 0, usual),
         ("decoder, trained", 20, usual),
         ("decoder, every_step", 20, every_step),
+        ("decoder, attention", 20, attention),
     ):
         decoder, batch, masks = decoder_case(rng, steps=steps, **sizes)
         loss = loss_of(decoder.config, batch, masks if steps else NO_MASKS)

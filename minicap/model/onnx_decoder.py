@@ -1,6 +1,7 @@
 """Export a decoder to two ONNX files, which generate captions without minicap.
 
-    NAME-start.onnx   features (N, F) -> h, c, and the image's projection if the LSTM has that input
+    NAME-start.onnx   features (N, F) -> h, c, and what the LSTM gets of the image at every step: its
+                      projection, or with attention the keys and values of its positions
     NAME-step.onnx    words (N,), h, c, ... -> log_probabilities (N, V), next_h, next_c
 
 Features are as the encoder returns them: their scaling is in the graph. The metadata hold
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from minicap.backend import to_host
+from minicap.model.attending_decoder import Looking
 from minicap.model.decoder import State, split_lstm
 from minicap.model.trained_model import Model
 from minicap.nn.dense import affine
@@ -52,6 +54,13 @@ class Graph:
 
         array = numpy.ascontiguousarray(array, numpy.float32)
         self.weights.append(numpy_helper.from_array(array, name))
+        return name
+
+    def integers(self, name: str, values: list[int]) -> str:
+        """Add a constant list of int64; returns its name."""
+        from onnx import numpy_helper
+
+        self.weights.append(numpy_helper.from_array(numpy.array(values), name))
         return name
 
     def affine(self, x: str, Wb: numpy.ndarray, name: str) -> str:
@@ -116,16 +125,27 @@ def build(
     p = {name: to_host(array) for name, array in model.decoder.parameters.items()}
     W_image, _, _, UWb = split_lstm(config, p["lstm"])
     H = config.hidden_size
+    scaling = model.scaling
     state: dict[str, list[Any]] = {"h": ["N", H], "c": ["N", H]}
-    if len(W_image):
+    attends, L = config.image_input == "attention", config.positions
+    A = scaling.width // L
+    if attends:
+        state |= {"keys": ["N", L, config.attention_size], "values": ["N", L, A]}
+    elif len(W_image):
         state["image"] = ["N", 4 * H]
 
-    start, scaling = Graph(), model.scaling
+    start = Graph()
     x = start.node("Sub", ["features", start.weight("mean", scaling.mean)], "centred")
     x = start.node("Mul", [x, start.weight("scale", scaling.scale)], "scaled")
     if scaling.rotation is not None:
         x = start.node("MatMul", [x, start.weight("rotation", scaling.rotation)], "rotated")
-    if len(W_image):
+    if attends:
+        shape = start.integers("shape of positions", [-1, L, A])
+        start.node("Reshape", [x, shape], "values")
+        start.affine("values", p["attention_keys"], "keys")
+        one = start.integers("positions' axis", [1])
+        x = start.node("ReduceMean", ["values", one], "mean", keepdims=0)
+    elif len(W_image):
         start.node("MatMul", [x, start.weight("lstm/W_image", W_image)], "image")
     for name in config.image_layers:
         x = start.node("Elu", [start.affine(x, p[name], f"{name}/affine")], name)
@@ -133,13 +153,24 @@ def build(
     start.node("Identity", [x], "c")
     features = {"features": ["N", len(scaling.mean)]}
 
-    step, bias = Graph(), numpy.zeros(4 * H, "float32")
+    step, bias, inputs = Graph(), numpy.zeros(4 * H, "float32"), ["h", "x"]
     bias[2 * H : 3 * H] = FORGET_BIAS
-    UWb = numpy.vstack([UWb[:-1], UWb[-1] + bias])
+    weights = p["lstm"] if attends else UWb
+    weights = numpy.vstack([weights[:-1], weights[-1] + bias])
     embedding = step.weight("word_embed", p["word_embed"])
     x = step.node("Gather", [embedding, "words"], "x")
-    z = step.affine(step.node("Concat", ["h", x], "h and x", axis=1), UWb, "lstm")
-    if len(W_image):
+    if attends:
+        inputs = ["context", "h", "x"]
+        one = step.integers("positions' axis", [1])
+        query = step.affine("h", p["attention_query"], "query")
+        query = step.node("Unsqueeze", [query, one], "query of each position")
+        t = step.node("Tanh", [step.node("Add", ["keys", query], "keys and query")], "tanh keys")
+        scores = step.weight("attention_scores", p["attention_scores"])
+        a = step.node("Softmax", [step.node("MatMul", [t, scores], "scores")], "weights", axis=1)
+        looked = step.node("Mul", [a, "values"], "weighted values")
+        step.node("ReduceSum", [looked, one], "context", keepdims=0)
+    z = step.affine(step.node("Concat", inputs, "inputs", axis=1), weights, "lstm")
+    if "image" in state:
         z = step.node("Add", [z, "image"], "lstm with image")
     step.node("Split", [z], "z_i", "z_j", "z_f", "z_o", axis=1, num_outputs=4)
     i, f, o = (step.node("Sigmoid", [f"z_{gate}"], gate) for gate in "ifo")
@@ -182,10 +213,12 @@ def difference(start: bytes, step: bytes, model: Model, rows: int = 7) -> float:
     features = (scaling.mean + deviation * noise).astype(numpy.float32)
     state: State = decoder.initial_state(scaling(features))
     names = [each.name for each in sessions[0].get_outputs()]
-    pairs = [*zip(state, sessions[0].run(None, {"features": features}), strict=True)]
+    pairs = [*zip(arrays(state), sessions[0].run(None, {"features": features}), strict=True)]
     for _ in range(STEPS):
         words = rng.integers(0, len(model.vocabulary), rows)
-        given = dict(zip(names, state, strict=True))  # minicap's, so that rounding does not add up
+        given = dict(
+            zip(names, arrays(state), strict=True)
+        )  # minicap's, so that rounding does not add up
         y, state = decoder.step(words, state)
         logits = affine(y, decoder.parameters["token_logits"]).astype(numpy.float64)
         logits -= logits.max(axis=1, keepdims=True)
@@ -195,6 +228,14 @@ def difference(start: bytes, step: bytes, model: Model, rows: int = 7) -> float:
     for a, b in pairs:
         worst = max(worst, float(numpy.abs(a - b).max() / max(numpy.abs(a).max(), 1)))
     return worst
+
+
+def arrays(state: State) -> list[numpy.ndarray]:
+    """List the arrays of a decoder's state, in the order of the outputs of NAME-start.onnx."""
+    h, c, *image = state
+    if image and isinstance(image[0], Looking):
+        image = image[0].arrays()
+    return [h, c, *image]
 
 
 def paths(out: Path) -> tuple[Path, Path]:

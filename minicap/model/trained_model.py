@@ -13,6 +13,7 @@ from minicap.backend import to_device, to_host
 from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
 from minicap.model import checkpoint
+from minicap.model.attending_decoder import make_decoder
 from minicap.model.config import DecoderConfig
 from minicap.model.decoder import Decoder
 from minicap.model.doubt import Doubt
@@ -111,7 +112,7 @@ class Model:
         parameters = Parameters(shapes, "float32", xp)
         for name, array in arrays.items():
             parameters[name][...] = to_device(array, xp)
-        decoder = Decoder(config, parameters)
+        decoder = make_decoder(config, parameters)
         return cls(decoder, vocabulary, scaling, max_length, encoder, doubt)
 
     def check_encoder(self, encoder: Mapping[str, Any], width: int) -> str:

@@ -13,7 +13,7 @@ def attention_lstm(
     zx: Array,
     h0: Array,
     c0: Array,
-    UWc: Array,
+    WcU: Array,
     Wq: Array,
     v: Array,
     *,
@@ -28,7 +28,7 @@ def attention_lstm(
     more input of the LSTM:
 
         q = h Wq + bq
-        z = zx + [h, context] [U; Wc]
+        z = zx + [context, h] [Wc; U]
 
     The sequences are packed as for `minicap.nn.lstm.lstm`.
 
@@ -36,7 +36,7 @@ def attention_lstm(
         zx: (R, 4 H) projected inputs x W + b, in the order i, j, f, o.
         h0: (N, H) initial hidden states.
         c0: (N, H) initial cell states.
-        UWc: (H + A, 4 H) recurrent weights U and, below them, the weights Wc of the context.
+        WcU: (A + H, 4 H) weights Wc of the context and, below them, the recurrent weights U.
         Wq: (H + 1, K) weights of the query and, as the last row, its bias.
         v: (K,) weights of the scores.
         keys: (N, L, K) for each sequence.
@@ -46,25 +46,25 @@ def attention_lstm(
 
     Returns:
         h (R, H), the attention weights (R, L), and ``backward(dh, dweights, need_dvalues=True)``,
-        which returns dzx (R, 4 H), dh0 (N, H), dc0 (N, H), dUWc, dWq, dv, dkeys (N, L, K), and
+        which returns dzx (R, 4 H), dh0 (N, H), dc0 (N, H), dWcU, dWq, dv, dkeys (N, L, K), and
         dvalues (N, L, A) or None.
     """
     xp = array_module(zx)
     allocate = allocate or xp.empty
-    dtype = xp.result_type(zx, h0, c0, UWc, Wq, v, keys, values)
+    dtype = xp.result_type(zx, h0, c0, WcU, Wq, v, keys, values)
     R, H, A = len(zx), h0.shape[1], values.shape[2]
     gates = allocate(zx.shape, dtype)
-    inputs = allocate((R, H + A), dtype)  # [h, context] of each step
+    inputs = allocate((R, A + H), dtype)  # [context, h] of each step
     h_after = allocate((R, H), dtype)
     weights = allocate((R, keys.shape[1]), dtype)
     h, c, steps, start = h0, c0, [], 0
     for size in batch_sizes:
         rows = slice(start, start + size)
-        inputs[rows, :H] = h[:size]
+        inputs[rows, A:] = h[:size]
         query = affine(h[:size], Wq)  # 1
         context, weights[rows], look_backward = attend(query, keys[:size], values[:size], v)  # 2
-        inputs[rows, H:] = context
-        z = multiply_few_rows(inputs[rows], UWc, gates[rows])
+        inputs[rows, :A] = context
+        z = multiply_few_rows(inputs[rows], WcU, gates[rows])
         z += zx[rows]  # 3
         h, c, step_backward = lstm_step(z, c[:size], out=z)  # 4
         h_after[rows] = h
@@ -78,24 +78,24 @@ def attention_lstm(
         dkeys, dv = xp.zeros_like(keys, dtype=dtype), xp.zeros_like(v, dtype=dtype)
         dvalues = xp.zeros_like(values, dtype=dtype) if need_dvalues else None
         carry_h, carry_c = xp.zeros_like(h0), xp.zeros_like(c0)
-        UWcT, WqT = xp.ascontiguousarray(UWc.T), xp.ascontiguousarray(Wq[:-1].T)
+        WcUT, WqT = xp.ascontiguousarray(WcU.T), xp.ascontiguousarray(Wq[:-1].T)
         for rows, look_backward, step_backward in reversed(steps):
             size = rows.stop - rows.start
             dh_t = dh[rows] + carry_h[:size]
             dz_t, carry_c[:size] = step_backward(dh_t, carry_c[:size], out=dz[rows])  # from 4
-            dinputs = multiply_few_rows(dz_t, UWcT, xp.empty((size, H + A), dtype))  # from 3
+            dinputs = multiply_few_rows(dz_t, WcUT, xp.empty((size, A + H), dtype))  # from 3
             dquery[rows], dkeys_t, dvalues_t, dv_t = look_backward(
-                dinputs[:, H:], dweights[rows], need_dvalues
+                dinputs[:, :A], dweights[rows], need_dvalues
             )  # from 2
             dkeys[:size] += dkeys_t
             dv += dv_t
             if dvalues is not None:
                 dvalues[:size] += dvalues_t
-            carry_h[:size] = dinputs[:, :H] + dquery[rows] @ WqT  # from 3 and 1
-        dUWc = inputs.T @ dz  # from 3, for all steps at once
+            carry_h[:size] = dinputs[:, A:] + dquery[rows] @ WqT  # from 3 and 1
+        dWcU = inputs.T @ dz  # from 3, for all steps at once
         dWq = xp.empty_like(Wq, dtype=dtype)
-        xp.matmul(inputs[:, :H].T, dquery, out=dWq[:-1])  # from 1
+        xp.matmul(inputs[:, A:].T, dquery, out=dWq[:-1])  # from 1
         dWq[-1] = dquery.sum(axis=0)  # from 1
-        return dz, carry_h, carry_c, dUWc, dWq, dv, dkeys, dvalues
+        return dz, carry_h, carry_c, dWcU, dWq, dv, dkeys, dvalues
 
     return h_after, weights, backward

@@ -71,7 +71,7 @@ def layer_cases(
                 "zx": normal(11, 12),
                 "h0": normal(4, 3),
                 "c0": normal(4, 3),
-                "UWc": normal(5, 12),
+                "WcU": normal(5, 12),
                 "Wq": normal(4, 6),
                 "v": normal(6),
                 "keys": normal(4, 5, 6),

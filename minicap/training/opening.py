@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from minicap.backend import device_module
-from minicap.data.dataset import load_dataset
+from minicap.data.dataset import Dataset, load_dataset
 from minicap.model import checkpoint
+from minicap.model.config import DecoderConfig
 from minicap.model.trained_model import Model
 from minicap.training import fine_tuning
 from minicap.training.options import RunOptions
@@ -53,7 +55,9 @@ def open_run(options: RunOptions) -> Iterator[Run]:
             "--monitor cider needs at least two dev images, because with one CIDEr is always 0. "
             "Add images to dev, or use --monitor loss"
         )
-    trainer = Trainer(options.as_recipe(), dataset, options.seed, options.workers, xp, model)
+    recipe = options.as_recipe()
+    recipe = replace(recipe, decoder=with_positions(recipe.decoder, dataset))
+    trainer = Trainer(recipe, dataset, options.seed, options.workers, xp, model)
     existed = bool(options.out and options.out.exists())
     folder = options.resume or new_folder(options.out, options.recipe)
     try:
@@ -67,6 +71,23 @@ def open_run(options: RunOptions) -> Iterator[Run]:
             with contextlib.suppress(OSError):  # a folder that is not empty stays
                 folder.rmdir()
         raise
+
+
+def with_positions(config: DecoderConfig, dataset: Dataset) -> DecoderConfig:
+    """Take the number of positions, which attention looks at, from the features.
+
+    Raises:
+        UserError: the features are pooled.
+    """
+    if config.image_input != "attention":
+        return config
+    positions = (dataset.encoder or {}).get("positions")
+    if not positions:
+        raise UserError(
+            "attention needs the features of each position: encode the photos with "
+            "`minicap encode --map`"
+        )
+    return replace(config, positions=positions)
 
 
 def check_folder(wanted: Path) -> None:

@@ -1,12 +1,12 @@
 """Recipes: named pairs of an architecture and a training configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from minicap.model.config import DecoderConfig
 from minicap.training.config import TrainingConfig
 
-RecipeName = Literal["scenes", "flickr8k", "course", "best"]
+RecipeName = Literal["scenes", "flickr8k", "course", "best", "attend"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,37 @@ class Recipe:
         self.training.check()
 
 
+# The best settings found for Flickr8k, tuned on dev (docs/better-captions.md).
+BEST = Recipe(
+    DecoderConfig(
+        image_bottleneck=0,
+        hidden_size=512,
+        embedding_size=200,
+        logit_bottleneck=0,
+        image_input="every_step",
+    ),
+    TrainingConfig(
+        epochs=11,
+        patience=0,
+        batch_size=128,
+        learning_rate=2e-3,
+        warmup_epochs=0.2,
+        decay=True,
+        dropout=0.5,
+        embedding_dropout=0.3,
+        clip_norm=5.0,
+        max_length=22,
+        tokenizer="unicode",
+        standardise=True,
+        embedding_range=1.0,
+        image_gain=0.1,
+        frequency_bias=True,
+        monitor="cider",
+        self_critical_epochs=5,
+        bleu_reward=1.0,
+    ),
+)
+
 RECIPES: dict[RecipeName, Recipe] = {
     # Exactly the original course notebook: https://github.com/hse-aml/intro-to-dl, week 6.
     "course": Recipe(
@@ -52,36 +83,9 @@ RECIPES: dict[RecipeName, Recipe] = {
             embedding_range=1.0,
         ),
     ),
-    # The best settings found for Flickr8k, tuned on dev (docs/better-captions.md).
-    "best": Recipe(
-        DecoderConfig(
-            image_bottleneck=0,
-            hidden_size=512,
-            embedding_size=200,
-            logit_bottleneck=0,
-            image_input="every_step",
-        ),
-        TrainingConfig(
-            epochs=11,
-            patience=0,
-            batch_size=128,
-            learning_rate=2e-3,
-            warmup_epochs=0.2,
-            decay=True,
-            dropout=0.5,
-            embedding_dropout=0.3,
-            clip_norm=5.0,
-            max_length=22,
-            tokenizer="unicode",
-            standardise=True,
-            embedding_range=1.0,
-            image_gain=0.1,
-            frequency_bias=True,
-            monitor="cider",
-            self_critical_epochs=5,
-            bleu_reward=1.0,
-        ),
-    ),
+    "best": BEST,
+    # The same with attention, for features of `minicap encode --map`.
+    "attend": replace(BEST, decoder=replace(BEST.decoder, image_input="attention")),
     # The shipped scenes, in about a minute. Most of the variance in a random network's features is
     # unrelated to the caption; `components` keeps the directions that are related.
     "scenes": Recipe(

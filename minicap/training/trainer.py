@@ -9,7 +9,7 @@ import numpy
 from minicap.backend import blas, one_blas_thread, to_device, to_host
 from minicap.data.batches import Batch, ImageBatch
 from minicap.data.dataset import Dataset, Split
-from minicap.model.decoder import Decoder
+from minicap.model.attending_decoder import make_decoder
 from minicap.model.initial import initial_parameters
 from minicap.model.trained_model import Model
 from minicap.nn.adam import Adam, clip_scale
@@ -92,7 +92,7 @@ class Trainer:
             transfer(initial, dataset.vocabulary, model)
         self.parameters = Parameters(shapes, "float32", xp, zeros)
         self.parameters.flat[...] = to_device(initial.flat, xp)
-        self.decoder = Decoder(recipe.decoder, self.parameters)
+        self.decoder = make_decoder(recipe.decoder, self.parameters)
         self.adam = Adam(
             self.parameters.flat, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon,
             zeros=zeros,

@@ -9,6 +9,7 @@ import pytest
 from minicap.data.features import Scaling
 from minicap.data.vocabulary import Vocabulary
 from minicap.model import onnx_decoder
+from minicap.model.attending_decoder import make_decoder
 from minicap.model.config import DecoderConfig
 from minicap.model.decoder import Decoder
 from minicap.model.initial import initial_parameters
@@ -21,6 +22,7 @@ pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 FEATURES = 40
 ALL = {name: recipe.decoder for name, recipe in RECIPES.items()} | {
+    "attend": replace(RECIPES["attend"].decoder, positions=4),
     "no image bottleneck": DecoderConfig(image_bottleneck=0),
     "no logit bottleneck": DecoderConfig(logit_bottleneck=0, image_input="every_step"),
 }
@@ -39,7 +41,7 @@ def model(config, rotated=False):
     shapes = config.shapes(scaling.width, len(vocabulary))
     parameters = initial_parameters(config, shapes, rng)
     parameters.flat *= 3
-    return Model(Decoder(config, parameters), vocabulary, scaling, 12, {"id": "x"})
+    return Model(make_decoder(config, parameters), vocabulary, scaling, 12, {"id": "x"})
 
 
 @pytest.mark.parametrize("rotated", [False, True])

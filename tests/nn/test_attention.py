@@ -20,7 +20,7 @@ def packed(rng, positions=L):
         "zx": (sum(BATCH_SIZES), 4 * H),
         "h0": (4, H),
         "c0": (4, H),
-        "UWc": (H + A, 4 * H),
+        "WcU": (A + H, 4 * H),
         "Wq": (H + 1, K),
         "v": (K,),
         "keys": (4, positions, K),
@@ -92,17 +92,17 @@ def test_one_position_is_the_lstm_with_that_context_as_input():
     h, weights, backward = attention_lstm(**inputs)
     assert (weights == 1).all()
     caption = numpy.concatenate([numpy.arange(size) for size in BATCH_SIZES])
-    zx = inputs["zx"] + (inputs["values"][:, 0] @ inputs["UWc"][H:])[caption]
-    expected, lstm_backward = lstm(zx, inputs["h0"], inputs["c0"], inputs["UWc"][:H], BATCH_SIZES)
+    zx = inputs["zx"] + (inputs["values"][:, 0] @ inputs["WcU"][:A])[caption]
+    expected, lstm_backward = lstm(zx, inputs["h0"], inputs["c0"], inputs["WcU"][A:], BATCH_SIZES)
     numpy.testing.assert_allclose(h, expected, rtol=0, atol=1e-13)
-    dzx, dh0, dc0, dUWc, dWq, dv, dkeys, dvalues = backward(dh, numpy.ones((11, 1)))
+    dzx, dh0, dc0, dWcU, dWq, dv, dkeys, dvalues = backward(dh, numpy.ones((11, 1)))
     wanted = lstm_backward(dh)
-    for found, want in zip((dzx, dh0, dc0, dUWc[:H]), wanted, strict=True):
+    for found, want in zip((dzx, dh0, dc0, dWcU[A:]), wanted, strict=True):
         numpy.testing.assert_allclose(found, want, rtol=0, atol=1e-12)
     assert not any(abs(array).max() > 1e-15 for array in (dWq, dv, dkeys)), "nothing to choose"
     context = numpy.zeros((4, 4 * H))
     numpy.add.at(context, caption, wanted[0])
-    numpy.testing.assert_allclose(dvalues[:, 0], context @ inputs["UWc"][H:].T, atol=1e-12)
+    numpy.testing.assert_allclose(dvalues[:, 0], context @ inputs["WcU"][:A].T, atol=1e-12)
 
 
 @pytest.mark.gradcheck
@@ -120,7 +120,7 @@ def test_equal_to_pytorch():
         query = state @ t["Wq"][:-1] + t["Wq"][-1]
         a = torch.softmax(torch.tanh(t["keys"][:size] + query[:, None]) @ t["v"], dim=1)
         context = torch.einsum("nl,nla->na", a, t["values"][:size])
-        z = t["zx"][start : start + size] + torch.cat([state, context], 1) @ t["UWc"]
+        z = t["zx"][start : start + size] + torch.cat([context, state], 1) @ t["WcU"]
         i, j, f, o = z.chunk(4, dim=1)
         c = torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(j)
         state = torch.sigmoid(o) * torch.tanh(c)
@@ -132,7 +132,7 @@ def test_equal_to_pytorch():
     loss.backward()
     numpy.testing.assert_allclose(h, torch.cat(hs).detach(), rtol=0, atol=1e-10)
     numpy.testing.assert_allclose(weights, torch.cat(all_weights).detach(), rtol=0, atol=1e-10)
-    names = "zx", "h0", "c0", "UWc", "Wq", "v", "keys", "values"
+    names = "zx", "h0", "c0", "WcU", "Wq", "v", "keys", "values"
     for name, gradient in zip(names, backward(dh, da), strict=True):
         numpy.testing.assert_allclose(gradient, t[name].grad, rtol=0, atol=1e-10, err_msg=name)
 
@@ -167,7 +167,7 @@ def test_memory_does_not_grow_with_words_times_positions_times_width():
             "zx": rng.normal(size=(steps * batch, 4 * H)),
             "h0": rng.normal(size=(batch, H)),
             "c0": rng.normal(size=(batch, H)),
-            "UWc": rng.normal(size=(H + A, 4 * H)),
+            "WcU": rng.normal(size=(A + H, 4 * H)),
             "Wq": rng.normal(size=(H + 1, width)),
             "v": rng.normal(size=width),
             "keys": rng.normal(size=(batch, positions, width)),
