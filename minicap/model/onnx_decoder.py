@@ -1,7 +1,7 @@
 """Export a decoder to two ONNX files, which generate captions without minicap.
 
-    NAME-start.onnx   features (N, F) -> h, c, and what the LSTM gets of the image at every step: its
-                      projection, or with attention the keys and values of its positions
+    NAME-start.onnx   features (N, F) -> h, c, and what the LSTM gets of the image at every step:
+                      its projection, or with attention the keys and values of its positions
     NAME-step.onnx    words (N,), h, c, ... -> log_probabilities (N, V), next_h, next_c
 
 Features are as the encoder returns them: their scaling is in the graph. The metadata hold
@@ -144,7 +144,7 @@ def build(
         start.node("Reshape", [x, shape], "values")
         start.affine("values", p["attention_keys"], "keys")
         one = start.integers("positions' axis", [1])
-        x = start.node("ReduceMean", ["values", one], "mean", keepdims=0)
+        x = start.node("ReduceMean", ["values", one], "mean of positions", keepdims=0)
     elif len(W_image):
         start.node("MatMul", [x, start.weight("lstm/W_image", W_image)], "image")
     for name in config.image_layers:
