@@ -43,4 +43,10 @@ def option(name: str) -> str:
 
 
 # Options added since the first version: the value that files without them were made with.
-ADDED: dict[str, object] = {"strict": False, "tokenizer": "course", "init_from": None}
+ADDED: dict[str, object] = {
+    "strict": False,
+    "tokenizer": "course",
+    "init_from": None,
+    "attention_size": 256,
+    "positions": 1,
+}
