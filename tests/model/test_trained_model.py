@@ -248,6 +248,7 @@ def test_run_options_of_format_1_load(path, monkeypatch):
     )
     saved["data"]["strict"] = False  # options that were added since
     saved["training"]["tokenizer"], saved["init_from"] = "course", None
+    saved["decoder"] |= {"attention_size": 256, "positions": 1}
     for name in "captions", "features":  # one path, until there could be several
         saved["data"][name] = [saved["data"][name]]
     saved["photos"] = [saved["photos"]] if saved["photos"] else []
