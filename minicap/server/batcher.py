@@ -65,7 +65,7 @@ class Batcher(Generic[Job, Answer]):
                 batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
                 if not self._waiting:
                     self._arrived.clear()
-                # Whoever gave up has cancelled the future.
+                # A client that gave up has cancelled the future.
                 batch = [(job, future) for job, future in batch if not future.done()]
                 if not batch:
                     continue
