@@ -177,7 +177,7 @@ def fuse(kernel_name):
 
 
 METHODS = ["sum", "mean", "max", "min", "argmax", "all", "any", "reshape", "astype", "copy"]
-METHODS += ["cumsum"]
+METHODS += ["cumsum", "ravel"]
 for _name in METHODS:
     setattr(ndarray, _name, _on_device_only(getattr(numpy.ndarray, _name)))
 

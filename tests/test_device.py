@@ -20,8 +20,9 @@ from minicap.backend import (
 )
 from minicap.generation.beam_search import beam_search
 from minicap.generation.config import Constraints, GenerationConfig
-from minicap.model.decoder import Decoder
+from minicap.model.attending_decoder import make_decoder
 from minicap.model.gradient_cases import decoder_case
+from minicap.model.onnx_decoder import arrays
 from minicap.nn.adam import Adam, add_gradients, clip_scale
 from minicap.nn.gradient_cases import layer_cases
 from minicap.nn.parameters import Parameters
@@ -30,7 +31,10 @@ from minicap.training.trainer import Trainer
 from tests import strict_cupy, tiny
 
 EVERY_STEP = {"image_input": "every_step"}
-ARCHITECTURES = pytest.mark.parametrize("sizes", [{}, EVERY_STEP], ids=["default", "every_step"])
+ATTENTION = {"image_input": "attention", "positions": 5, "attention_size": 4}
+ARCHITECTURES = pytest.mark.parametrize(
+    "sizes", [{}, EVERY_STEP, ATTENTION], ids=["default", "every_step", "attention"]
+)
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def copy_of(decoder, xp, dtype="float64"):
     """Copy a decoder to the device of `xp`."""
     parameters = Parameters(decoder.parameters.shapes, dtype, xp)
     parameters.flat[...] = to_device(to_host(decoder.parameters.flat).astype(dtype), xp)
-    return Decoder(decoder.config, parameters)
+    return make_decoder(decoder.config, parameters)
 
 
 def assert_same(device_array, host_array):
@@ -128,7 +132,7 @@ def test_decoder_steps(xp, sizes):
         state = each.initial_state(to_device(batch.features, library))
         for word in 1, 4:
             y, state = each.step(to_device(numpy.full(5, word), library), state)
-        results.append([y, *state])
+        results.append([y, *arrays(state)])
     for host_array, device_array in zip(*results, strict=True):
         assert_same(device_array, host_array)
 

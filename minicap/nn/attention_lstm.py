@@ -75,8 +75,8 @@ def attention_lstm(
     def backward(dh: Array, dweights: Array, need_dvalues: bool = True) -> tuple[Array, ...]:
         dz = allocate(zx.shape, dtype)
         dquery = allocate((R, len(v)), dtype)
-        dkeys, dv = xp.zeros_like(keys, dtype=dtype), xp.zeros_like(v, dtype=dtype)
-        dvalues = xp.zeros_like(values, dtype=dtype) if need_dvalues else None
+        dkeys, dv = xp.zeros(keys.shape, dtype), xp.zeros(v.shape, dtype)
+        dvalues = xp.zeros(values.shape, dtype) if need_dvalues else None
         carry_h, carry_c = xp.zeros_like(h0), xp.zeros_like(c0)
         WcUT, WqT = xp.ascontiguousarray(WcU.T), xp.ascontiguousarray(Wq[:-1].T)
         for rows, look_backward, step_backward in reversed(steps):
@@ -93,7 +93,7 @@ def attention_lstm(
                 dvalues[:size] += dvalues_t
             carry_h[:size] = dinputs[:, A:] + dquery[rows] @ WqT  # from 3 and 1
         dWcU = inputs.T @ dz  # from 3, for all steps at once
-        dWq = xp.empty_like(Wq, dtype=dtype)
+        dWq = xp.empty(Wq.shape, dtype)
         xp.matmul(inputs[:, A:].T, dquery, out=dWq[:-1])  # from 1
         dWq[-1] = dquery.sum(axis=0)  # from 1
         return dz, carry_h, carry_c, dWcU, dWq, dv, dkeys, dvalues

@@ -73,7 +73,10 @@ def test_an_old_name_that_is_still_an_option_is_parsed():
         ("caption a.png --beam-size nan", "--beam-size must be a whole number, not 'nan'"),
         ("caption a.png --temperature hot", "--temperature must be a number, not 'hot'"),
         ("caption a.png --beam-size", "--beam-size needs a value"),
-        ("train --recipe x", "--recipe: 'x' is not one of 'scenes', 'flickr8k', 'course', 'best'"),
+        (
+            "train --recipe x",
+            "--recipe: 'x' is not one of 'scenes', 'flickr8k', 'course', 'best', 'attend'",
+        ),
         (
             "train --learning-rat 1",
             "unknown option or argument: --learning-rat, 1; perhaps you meant --learning-rate or "
