@@ -41,7 +41,7 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 UPLOAD_SECONDS = 20.0  # for the body of a request
-ALL_UPLOADS = 16 * MAX_BYTES  # bytes of all photos that are being received
+ALL_UPLOADS = 16 * MAX_BYTES  # bytes of all photos that are received or wait to be decoded
 REMEMBERED = 512  # photos whose features are kept in memory
 WAITING = 128  # requests; one more is answered with 429
 RETRY = {"Retry-After": "2"}
@@ -61,7 +61,7 @@ class Lab:
         self.captioner, self.samples = captioner, samples
         self.features: OrderedDict[str, numpy.ndarray] = OrderedDict()
         self.batcher = Batcher(Answers(captioner), limit=WAITING)
-        self.receiving = 0  # bytes
+        self.held = 0  # bytes of uploads that are being received, or wait to be decoded
         self._readers = ThreadPoolExecutor(cpu_count(), "photos")  # bounds the memory, too
 
     @contextlib.asynccontextmanager
@@ -79,14 +79,13 @@ class Lab:
         query = request.query_params.multi_items()
         question = read_question((name, value) for name, value in query if name != "photo")
         self.batcher.check_room()
-        content = await self.body(request)
-        photo = request.query_params.get("photo", "")
-        if content:
-            photo = hashlib.sha256(content).hexdigest()
-        job = Request(question, features=self.features.get(photo))
-        if job.features is None:
-            job.pixels = await self.pixels(photo, content)
-        del content
+        async with self.upload(request) as content:
+            photo = request.query_params.get("photo", "")
+            if content:
+                photo = hashlib.sha256(content).hexdigest()
+            job = Request(question, features=self.features.get(photo))
+            if job.features is None:
+                job.pixels = await self.pixels(photo, content)
         answer = await self.batcher(job)
         assert job.features is not None
         self.features[photo] = job.features
@@ -95,32 +94,35 @@ class Lab:
             self.features.popitem(last=False)
         return JSONResponse({"photo": photo, **answer})
 
-    async def body(self, request: HTTPRequest) -> bytes:
-        """Receive the body, within the limits of size and time."""
+    @contextlib.asynccontextmanager
+    async def upload(self, request: HTTPRequest) -> AsyncIterator[bytes]:
+        """Receive the body, within the limits of size and time. It is held until the block ends."""
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise HTTPException(
                 415, "send the photo's bytes as the body, not a form: curl --data-binary @photo.jpg"
             )
         too_large = HTTPException(413, f"at most {MAX_BYTES:,} bytes; make the photo smaller")
-        declared = request.headers.get("content-length", "0")
-        if int(declared) > MAX_BYTES:
+        if int(request.headers.get("content-length", "0")) > MAX_BYTES:
             raise too_large
         chunks, size = [], 0
         try:
-            async with asyncio.timeout(UPLOAD_SECONDS):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    self.receiving += len(chunk)
-                    if size > MAX_BYTES:
-                        raise too_large
-                    if self.receiving > ALL_UPLOADS:
-                        raise Busy("too many uploads at once; try again in a few seconds")
-                    chunks.append(chunk)
-            return b"".join(chunks)
-        except TimeoutError:
-            raise HTTPException(408, f"not received in {UPLOAD_SECONDS:g} seconds") from None
+            try:
+                async with asyncio.timeout(UPLOAD_SECONDS):
+                    async for chunk in request.stream():
+                        size += len(chunk)
+                        self.held += len(chunk)
+                        if size > MAX_BYTES:
+                            raise too_large
+                        if self.held > ALL_UPLOADS:
+                            raise Busy("too many uploads at once; try again in a few seconds")
+                        chunks.append(chunk)
+            except TimeoutError:
+                raise HTTPException(408, f"not received in {UPLOAD_SECONDS:g} seconds") from None
+            content = b"".join(chunks)
+            chunks.clear()
+            yield content
         finally:
-            self.receiving -= size
+            self.held -= size
 
     async def pixels(self, photo: str, content: bytes) -> numpy.ndarray:
         """Prepare the pixels of an uploaded photo or a sample."""

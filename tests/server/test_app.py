@@ -130,7 +130,7 @@ def test_a_body_without_a_length_is_limited_too(client, lab, monkeypatch):
         return await http.post("/api/caption", content=endless())
 
     assert run(client, scenario).status_code == 413
-    assert lab.receiving == 0
+    assert lab.held == 0
 
 
 def test_a_slow_body_ends(client, lab, monkeypatch):
@@ -149,22 +149,39 @@ def test_a_slow_body_ends(client, lab, monkeypatch):
 
     async def scenario(http):
         with pytest.raises(module.HTTPException) as caught:
-            await lab.body(Stream())
+            async with lab.upload(Stream()):
+                pytest.fail("the upload did not end")
         return caught.value
 
     assert run(client, scenario).status_code == 408
-    assert lab.receiving == 0
+    assert lab.held == 0
 
 
 def test_uploads_share_a_limit(client, lab):
-    lab.receiving = module.ALL_UPLOADS
+    lab.held = module.ALL_UPLOADS
 
     async def scenario(http):
         return await http.post("/api/caption", content=noise())
 
     response = run(client, scenario)
     assert response.status_code == 429 and response.headers["retry-after"]
-    assert lab.receiving == module.ALL_UPLOADS
+    assert lab.held == module.ALL_UPLOADS
+
+
+def test_photos_that_wait_to_be_decoded_count_as_uploads(client, lab, monkeypatch):
+    seen = []
+
+    def slow(content, encoder):
+        seen.append(lab.held)
+        raise module.UnusableImage("photo", "refused")
+
+    monkeypatch.setattr(module, "prepare_upload", slow)
+
+    async def scenario(http):
+        return await http.post("/api/caption", content=noise())
+
+    assert run(client, scenario).status_code == 422
+    assert seen == [len(noise())] and lab.held == 0
 
 
 def test_a_full_queue_answers_429_before_it_reads_the_photo(client, lab, monkeypatch):
@@ -172,7 +189,7 @@ def test_a_full_queue_answers_429_before_it_reads_the_photo(client, lab, monkeyp
         raise Busy("128 requests are waiting; try again in a few seconds")
 
     monkeypatch.setattr(lab.batcher, "check_room", full)
-    monkeypatch.setattr(lab, "body", None)
+    monkeypatch.setattr(lab, "upload", None)
 
     async def scenario(http):
         return await http.post("/api/caption", content=noise())
