@@ -13,7 +13,7 @@ COMMANDS = {
     "evaluate": "score a model's captions next to baselines",
     "encode": "compute the features of your photos",
     "serve": "see a captioner think, in the browser",
-    "export": "make InceptionV3's ONNX file from its published weights",
+    "export": "write an encoder or a trained decoder as ONNX",
     "download": "download Flickr8k or COCO",
     "scenes": "draw the shipped data set, or probe its features",
     "gradcheck": "check every backward pass",

@@ -322,6 +322,9 @@ def test_the_pretrained_encoder(tmp_path, monkeypatch, capsys):
     assert export.main(["pretrained"]) == 0
     assert PRETRAINED_ENCODER_ID in capsys.readouterr().out
     assert Encoder("efficientnet_lite2.onnx").id == PRETRAINED_ENCODER_ID
+    assert export.main(["pretrained"]) == 0, "again, over the file"
+    with pytest.raises(UserError, match="needs --expected"):
+        export.main(["pretrained", "--check", "a.jpg"])
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ class ExportOptions:
     another network, or `pretrained`: the pretrained model's EfficientNet-Lite2 [default:
     $MINICAP_INCEPTION_H5, else Keras' weights without the classifier, downloaded once, 88 MB]"""
     out: Path | None = None
-    """output file [default: inception_v3.onnx, inception_v3-int8.onnx, or NETWORK-encoder.onnx]"""
+    """output file [default: inception_v3.onnx, inception_v3-int8.onnx, NETWORK-encoder.onnx, or
+    efficientnet_lite2.onnx]"""
     wrapping: Wrapping = Wrapping()
     preprocessing: Preprocessing = "squeeze-bilinear"
     """how photos are resized: squeeze-bilinear works best; squeeze-nearest matches Keras' load_img;
@@ -73,6 +74,8 @@ class ExportOptions:
         self.wrapping.check()
         if self.expected and not self.check:
             raise UserError("--expected needs --check PHOTO...: name the photos")
+        if self.published and self.check and not self.expected:
+            raise UserError("--check compares InceptionV3 with Keras; here it needs --expected")
 
     @property
     def own(self) -> bool:
@@ -83,6 +86,15 @@ class ExportOptions:
     def published(self) -> bool:
         """Whether the encoder is the pretrained model's."""
         return str(self.weights) == PRETRAINED and not Path(PRETRAINED).exists()
+
+    @property
+    def default_out(self) -> Path:
+        """The output file if --out is not given."""
+        if self.published:
+            return Path("efficientnet_lite2.onnx")
+        if self.weights and self.own:
+            return Path(f"{self.weights.stem}-encoder.onnx")
+        return Path("inception_v3-int8.onnx") if self.calibrate else EXPORTED
 
 
 def export(
@@ -124,10 +136,8 @@ def export(
             return None
         if options.calibrate:
             model = _int8_model(model, encoder, options, Path(folder))
-    default = Path(f"{path.stem}-encoder.onnx") if options.own else EXPORTED
-    default = Path("efficientnet_lite2.onnx") if options.published else default
-    out = options.out or (Path("inception_v3-int8.onnx") if options.calibrate else default)
-    if out.exists() and out.samefile(path):
+    out = options.out or options.default_out
+    if out.exists() and path.exists() and out.samefile(path):
         raise UserError(f"--out {out}: would replace the input; choose another file")
     save(model, out)
     return out
