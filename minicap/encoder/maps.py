@@ -165,13 +165,7 @@ def map_encoder(
     pooled = Encoder(source, preprocessing=preprocessing)
     model = with_map(onnx.load(source))
     if path.exists():
-        found = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-        size = int(found.get("feature_size", 0)) // int(found.get("positions", 1))
-        if (found.get("pooled_encoder_id"), size) != (pooled.id, components):
-            raise UserError(
-                f"{path}: was made from another encoder, or with other --components; delete it "
-                "with its store, or choose another --out"
-            )
+        check_map_encoder(path, pooled, components)
         return path
     maps = sample_maps(model, pooled, photos)
     first = next(maps, None)
@@ -180,12 +174,31 @@ def map_encoder(
     _, channels, height, width = first.shape
     if not 1 <= components <= channels:
         raise UserError(f"--components must be from 1 to {channels}, the channels of the map")
-    fitted = principal_components(itertools.chain([first], maps), components)
-    mean, directions, share = fitted
+    mean, directions, share = principal_components(itertools.chain([first], maps), components)
     save(project(model, mean, directions, height * width, pooled.about()), path)
     print(f"map       {path}: {height} x {width} positions, {components} of {channels} components")
     print(f"          with {100 * share:.0f} % of the variance")
     return path
+
+
+def check_map_encoder(path: Path, pooled: Encoder, components: int) -> None:
+    """Check that an encoder of maps is what `map_encoder` would build from an encoder.
+
+    Raises:
+        UserError: it is damaged, or was made from another encoder or with other components.
+    """
+    import onnx
+
+    advice = "delete it with its store, or choose another --out"
+    try:
+        found = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        size = int(found["feature_size"]) // int(found["positions"])
+    except Exception as error:  # protobuf's error classes have no common base
+        raise UserError(f"{path}: damaged, or not an encoder of maps; {advice}") from error
+    if (found.get("pooled_encoder_id"), size) != (pooled.id, components):
+        raise UserError(
+            f"{path}: was made from another encoder, or with other --components; {advice}"
+        )
 
 
 def sample_maps(

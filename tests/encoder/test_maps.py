@@ -122,6 +122,12 @@ def test_encode_map(pooled, photos, tmp_path, capsys):
         encode.main([command[0], "--encoder", str(other), *command[3:]])
 
 
+def test_a_damaged_encoder_of_maps(pooled, photos, tmp_path):
+    (tmp_path / "maps.onnx").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"maps.onnx: damaged, .* delete it with its store"):
+        maps.map_encoder(pooled, find_photos(photos), 4, tmp_path / "maps.onnx")
+
+
 def test_what_has_no_map_or_too_few_channels(photos, tmp_path):
     none = save_pooled(tmp_path / "max.onnx", pool="GlobalMaxPool")
     with pytest.raises(UserError, match="has no feature map"):
