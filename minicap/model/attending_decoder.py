@@ -67,7 +67,7 @@ class AttendingDecoder(Decoder):
         allocate: Allocate | None = None,
     ) -> tuple[Array, Backward]:
         """Run all layers but the last on each of a batch's R inputs. See `Decoder.outputs`."""
-        p, xp = self.parameters, array_module(batch.features)
+        p = self.parameters
         features, _ = dropout(batch.features, masks.get("features"))
         values = self.positions(features)
         N, L, A = values.shape
@@ -89,14 +89,16 @@ class AttendingDecoder(Decoder):
         def backward(dy: Array, gradients: Mapping[str, Array]) -> None:
             dy = back_dropout(dy)  # from 6
             dh = back_bottleneck(dy, gradients)  # from 5
+            dweights = array_module(weights).zeros_like(weights)  # the loss does not use them
             dzx, dh0, dc0, dWcU, dWq, dv, dkeys, _ = back_lstm(
-                dh, xp.zeros_like(weights), need_dvalues=False
+                dh, dweights, need_dvalues=False
             )  # from 4
             gradients["lstm"][:split] = dWcU
             gradients["attention_query"][...] = dWq
             gradients["attention_scores"][:, 0] = dv
             back_words(dzx, gradients)  # from 3
-            back_keys(dkeys.reshape(N * L, -1), out=gradients["attention_keys"], need_dx=False)
+            dkeys = dkeys.reshape(N * L, -1)
+            back_keys(dkeys, out=gradients["attention_keys"], need_dx=False)  # from 2
             back_image(dh0 + dc0, gradients, need_dx=False)  # from 1
 
         return y, backward
