@@ -16,7 +16,7 @@ from minicap.backend import Allocate, Array, array_module
 from minicap.data.batches import Batch
 from minicap.model.config import DecoderConfig
 from minicap.model.decoder import NO_MASKS, Backward, Decoder, State
-from minicap.nn.attention import attend
+from minicap.nn.attention import attend, exponentials
 from minicap.nn.attention_lstm import attention_lstm
 from minicap.nn.dense import affine, dense
 from minicap.nn.dropout import dropout
@@ -36,21 +36,21 @@ class Looking:
     """What N hypotheses look at: keys and values are stored once for each image.
 
     Attributes:
-        keys: (M, L, K) of M images.
+        exp_keys: (M, L, K) of M images, see `attend`.
         values: (M, L, A).
         rows: (N,) each hypothesis' image.
     """
 
-    keys: Array
+    exp_keys: Array
     values: Array
     rows: Array
 
     def __getitem__(self, rows: Array) -> "Looking":
-        return Looking(self.keys, self.values, self.rows[rows])
+        return Looking(self.exp_keys, self.values, self.rows[rows])
 
     def arrays(self) -> list[Array]:
-        """The keys (N, L, K) and values (N, L, A) of each hypothesis."""
-        return [self.keys[self.rows], self.values[self.rows]]
+        """The exp_keys (N, L, K) and values (N, L, A) of each hypothesis."""
+        return [self.exp_keys[self.rows], self.values[self.rows]]
 
 
 class AttendingDecoder(Decoder):
@@ -108,16 +108,16 @@ class AttendingDecoder(Decoder):
         xp, values = array_module(features), self.positions(features)
         h0, _ = self.dense_layers(self.config.image_layers, values.mean(axis=1))
         keys = affine(values, self.parameters["attention_keys"])
-        looking: Any = Looking(keys, values, xp.arange(len(values)))
+        looking: Any = Looking(exponentials(keys), values, xp.arange(len(values)))
         return h0, h0, looking
 
     def lstm_step(self, words: Array, state: State) -> tuple[Array, State]:
         """Look at the image, and run one word per caption through embedding and LSTM."""
         h, c, looking = state
         p = self.parameters
-        keys, values = looking.arrays()
+        exp_keys, values = looking.arrays()
         query = affine(h, p["attention_query"])
-        context, _, _ = attend(query, keys, values, p["attention_scores"][:, 0])
+        context, _, _ = attend(query, exp_keys, values, p["attention_scores"][:, 0])
         x, _ = embedding(words, p["word_embed"])
         xp = array_module(x)
         ones = xp.ones((len(words), 1), dtype=x.dtype)

@@ -42,18 +42,36 @@ def draw_masks(
         gives no mask.
     """
     bottleneck = config.logit_bottleneck
+    drawn = {}
+    if rate:
+        drawn["features"] = draw_feature_mask(config, rng, rate, (counts["captions"], feature_size))
     masks = {
-        "features": (rate, feature_size),
         "img_embed_bottleneck_to_h0": (rate, config.image_bottleneck),
         "lstm": (embedding_rate, config.embedding_size),
         "token_logits_bottleneck": (rate, config.hidden_size if bottleneck else 0),
         "token_logits": (rate, bottleneck or config.hidden_size),
     }
-    return {
+    return drawn | {
         name: draw_mask(rng, (counts[AXES[name]], width), own_rate)
         for name, (own_rate, width) in masks.items()
         if own_rate and width
     }
+
+
+def draw_feature_mask(
+    config: DecoderConfig, rng: numpy.random.Generator, rate: float, shape: tuple[int, int]
+) -> numpy.ndarray:
+    """Draw the dropout mask of images' features, on the host.
+
+    All positions of an image lose the same features. If each lost its own, their mean would still
+    contain nearly everything, and dropout would do nothing.
+
+    Args:
+        config, rng, rate: as for `draw_masks`.
+        shape: (N, F), the numbers of images and of features of each.
+    """
+    N, F = shape
+    return numpy.tile(draw_mask(rng, (N, F // config.positions), rate), config.positions)
 
 
 def masks_of_part(

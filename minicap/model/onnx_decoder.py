@@ -234,7 +234,8 @@ def arrays(state: State) -> list[numpy.ndarray]:
     """List the arrays of a decoder's state, in the order of the outputs of NAME-start.onnx."""
     h, c, *image = state
     if image and isinstance(image[0], Looking):
-        image = image[0].arrays()
+        exp_keys, values = image[0].arrays()
+        image = [numpy.log(exp_keys) / 2, values]  # the files compute with the keys themselves
     return [h, c, *image]
 
 

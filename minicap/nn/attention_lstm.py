@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from minicap.backend import Allocate, Array, array_module
-from minicap.nn.attention import attend
+from minicap.nn.attention import attend, exponentials
 from minicap.nn.dense import affine
 from minicap.nn.lstm import lstm_step, multiply_few_rows
 from minicap.nn.once import once
@@ -57,12 +57,16 @@ def attention_lstm(
     inputs = allocate((R, A + H), dtype)  # [context, h] of each step
     h_after = allocate((R, H), dtype)
     weights = allocate((R, keys.shape[1]), dtype)
+    buffer = allocate(keys.shape, dtype)
+    exp_keys = exponentials(keys)
     h, c, steps, start = h0, c0, [], 0
     for size in batch_sizes:
         rows = slice(start, start + size)
         inputs[rows, A:] = h[:size]
         query = affine(h[:size], Wq)  # 1
-        context, weights[rows], look_backward = attend(query, keys[:size], values[:size], v)  # 2
+        context, weights[rows], look_backward = attend(
+            query, exp_keys[:size], values[:size], v, buffer[:size]
+        )  # 2
         inputs[rows, :A] = context
         z = multiply_few_rows(inputs[rows], WcU, gates[rows])
         z += zx[rows]  # 3

@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from minicap.backend import Array, to_device
-from minicap.nn.attention import attend
+from minicap.nn.attention import attend, exponentials
 from minicap.nn.attention_lstm import attention_lstm
 from minicap.nn.cross_entropy import BLOCK, project_cross_entropy
 from minicap.nn.dense import dense, elu
@@ -57,7 +57,7 @@ def layer_cases(
             {"zx": normal(11, 12), "h0": normal(4, 3), "c0": normal(4, 3), "U": normal(3, 12)},
         ),
         "attend": (
-            attend,
+            lambda query, keys, values, v: attend(query, exponentials(keys), values, v),
             {
                 "query": normal(4, 6),
                 "keys": normal(4, 5, 6),

@@ -10,7 +10,7 @@ import numpy
 from minicap.backend import Array, to_device
 from minicap.data.batches import Batch, ImageBatch
 from minicap.model.decoder import Decoder
-from minicap.model.masks import draw_masks, masks_of_part
+from minicap.model.masks import draw_feature_mask, draw_masks, masks_of_part
 from minicap.nn.adam import Adam, add_gradients
 from minicap.nn.dropout import draw_mask
 from minicap.nn.parameters import Parameters
@@ -111,7 +111,8 @@ class Replica:
         if self.config.dropout:
             shape = counts["captions"], features.shape[1]
             rng = stream(self.seed, Purpose.MASKS, *place)
-            features = features * draw_mask(rng, shape, self.config.dropout)[images]
+            mask = draw_feature_mask(self.decoder.config, rng, self.config.dropout, shape)
+            features = features * mask[images]
         rng = stream(self.seed, Purpose.SAMPLE, *place)
         # Skip what beam_search draws for the images of the workers before this one.
         rng.random((images[0] * critic.samples, critic.constraints.max_words))

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy
 import pytest
 
-from minicap.nn.attention import attend
+from minicap.nn.attention import attend, exponentials
 from minicap.nn.attention_lstm import attention_lstm
 from minicap.nn.lstm import lstm
 from tests.checks import assert_central_differences, assert_complex_step
@@ -49,7 +49,7 @@ def test_central_differences(case):
 def test_the_weights_are_a_softmax_and_the_context_their_mean():
     rng = numpy.random.default_rng(0)
     query, keys, values, v = (rng.normal(size=s) for s in ((2, 3), (2, 4, 3), (2, 4, 5), (3,)))
-    context, weights, _ = attend(query, keys, values, v)
+    context, weights, _ = attend(query, exponentials(keys), values, v)
     for n in range(2):
         scores = [v @ numpy.tanh(keys[n, k] + query[n]) for k in range(4)]
         expected = numpy.exp(scores) / numpy.exp(scores).sum()
@@ -61,11 +61,21 @@ def test_large_scores_do_not_overflow():
     v = numpy.full(3, 1e4, "float32")
     keys = numpy.array([[[9, 9, 9], [-9, -9, -9]]], "float32")
     with numpy.errstate(all="raise", under="ignore"):
-        _, weights, _ = attend(numpy.zeros((1, 3), "float32"), keys, keys, v)
+        _, weights, _ = attend(numpy.zeros((1, 3), "float32"), exponentials(keys), keys, v)
     assert weights.tolist() == [[1, 0]] and weights.dtype == numpy.float32
 
 
 @pytest.mark.gradcheck
+def test_keys_whose_exponential_overflows_have_the_right_weights():
+    """exp(2 k) is infinite or 0 in float32; tanh of key and query is 1 or -1."""
+    keys = numpy.array([[[60], [-60], [0]]], "float32")
+    one = numpy.ones((1, 1), "float32")
+    with numpy.errstate(all="raise", under="ignore"):
+        _, weights, _ = attend(one, exponentials(keys), keys, one[0])
+    scores = numpy.exp([1, -1, numpy.tanh(1)])
+    numpy.testing.assert_allclose(weights[0], scores / scores.sum(), rtol=1e-6)
+
+
 def test_the_order_of_positions_changes_nothing():
     """Permuted keys and values give the same h and gradients, with permuted weights."""
     rng = numpy.random.default_rng(1)
