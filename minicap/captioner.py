@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy
 from tqdm import tqdm
@@ -15,11 +15,14 @@ from minicap.data.caption_file import CaptionFile
 from minicap.generation.beam_search import Caption
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.generation.generate import check_vocabularies, encoder_warnings, generate
+from minicap.generation.trace import trace
 from minicap.model.pretrained import PRETRAINED
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from minicap.encoder.photos import PhotoSource
     from minicap.encoder.session import Encoder
 
@@ -146,6 +149,58 @@ class Captioner:
         scaling = model.scaling
         scaled = (features - to_host(scaling.mean)) * to_host(scaling.scale)
         return model.doubt.reason(scaled, caption.log_probabilities)
+
+    def attention(self, features: numpy.ndarray, caption: Caption) -> numpy.ndarray:
+        """Return where the first model looked before each token of a caption.
+
+        Args:
+            features: (F,) of the photo.
+            caption: from `generate`.
+
+        Returns:
+            (T, L) the weights of the positions, for T tokens with #END# if it was generated.
+
+        Raises:
+            UserError: the model has no attention.
+        """
+        (found,) = trace(self.models, features[None], [self.token_ids(caption)], 1)
+        if found.weights is None:
+            raise UserError(
+                "this model has no attention: it gets the photo as a whole. Train one that has "
+                "with `minicap train --recipe attend`"
+            )
+        return found.weights
+
+    def attention_picture(
+        self,
+        image: "str | Path | IO[bytes] | Image.Image",
+        config: GenerationConfig = BEAM,
+        count: int = 1,
+        seed: int = 0,
+    ) -> "Image.Image":
+        """Caption an image, and draw where the model looked for each word of the best caption.
+
+        Args:
+            image: a path, a file object or a Pillow image.
+            config, count, seed: as for `generate_many`.
+
+        Raises:
+            UnusableImage: the image cannot be read.
+            UserError: the model has no attention, or an option is out of range.
+        """
+        from minicap.encoder.image import load_image
+        from minicap.evaluation.attention_maps import attention_sheet
+
+        photo, rng = load_image(image), numpy.random.default_rng(seed)
+        features = self.encoder([photo])
+        best = generate(self.models, features, config, count, rng)[0][0]
+        words = [self.models[0].vocabulary.words[number] for number in self.token_ids(best)]
+        weights = self.attention(to_host(features)[0], best)
+        return attention_sheet(photo, words, weights, self.encoder.preprocessing)
+
+    def token_ids(self, caption: Caption) -> list[int]:
+        """Return the ids of a caption's tokens, with #END# if it was generated."""
+        return (caption.ids + [self.models[0].vocabulary.end])[: len(caption.log_probabilities)]
 
     @property
     def group_size(self) -> int:

@@ -75,7 +75,16 @@ MAY_IMPORT = {
     "data": {"utils", "encoder"},
     "model": {"utils", "backend", "nn", "data"},
     "generation": {"utils", "backend", "nn", "data", "model"},
-    "captioner": {"utils", "backend", "nn", "data", "model", "generation", "encoder"},
+    "captioner": {
+        "utils",
+        "backend",
+        "nn",
+        "data",
+        "model",
+        "generation",
+        "encoder",
+        "evaluation",
+    },
     "training": {"utils", "backend", "nn", "data", "model", "generation", "encoder"},
     "evaluation": {"utils", "backend", "nn", "data", "model", "generation", "encoder"},
     "server": {

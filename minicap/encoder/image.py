@@ -85,14 +85,26 @@ def prepare(image: "Image.Image", method: str, size: int) -> np.ndarray:
     elif method == "squeeze-nearest":
         image = image.resize((size, size), Image.Resampling.NEAREST)
     elif method == "crop-bilinear":
-        side = min(width, height)
-        left, top = math.ceil((width - side) / 2), math.ceil((height - side) / 2)
-        middle = image.crop((left, top, left + side, top + side))
-        box, extent = (0, 0, side, side), Image.Transform.EXTENT
+        middle = image.crop(visible_box(width, height, method))
+        box, extent = (0, 0, *middle.size), Image.Transform.EXTENT
         image = middle.transform((size, size), extent, box, Image.Resampling.BILINEAR)
     else:
         raise ValueError(f"preprocessing {method!r}: choose one of {', '.join(PREPROCESSINGS)}")
     return np.asarray(image)
+
+
+def visible_box(width: int, height: int, method: str) -> tuple[int, int, int, int]:
+    """Return which part of an image stays: left, top, right and bottom, in pixels.
+
+    Args:
+        width, height: of the image.
+        method: a preprocessing, or its name with the size.
+    """
+    if not method.startswith("crop"):
+        return 0, 0, width, height
+    side = min(width, height)
+    left, top = math.ceil((width - side) / 2), math.ceil((height - side) / 2)
+    return left, top, left + side, top + side
 
 
 def draft_side(method: str, size: int) -> int | None:

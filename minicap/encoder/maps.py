@@ -76,6 +76,24 @@ def principal_components(
     return mean.astype(np.float32), kept.astype(np.float32), share
 
 
+def mix(directions: np.ndarray) -> np.ndarray:
+    """Rotate directions at random among themselves.
+
+    They still span the same subspace, but each has about the same share of the variance. Dropout,
+    which removes components, then removes a little of everything that a position shows, and never
+    all that the first principal component tells.
+
+    Args:
+        directions: (C, K) orthonormal.
+
+    Returns:
+        (C, K) orthonormal, float32.
+    """
+    K = directions.shape[1]
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((K, K)))
+    return (directions @ rotation).astype(np.float32)
+
+
 def project(
     model: "onnx.ModelProto",
     mean: np.ndarray,
@@ -175,7 +193,7 @@ def map_encoder(
     if not 1 <= components <= channels:
         raise UserError(f"--components must be from 1 to {channels}, the channels of the map")
     mean, directions, share = principal_components(itertools.chain([first], maps), components)
-    save(project(model, mean, directions, height * width, pooled.about()), path)
+    save(project(model, mean, mix(directions), height * width, pooled.about()), path)
     print(f"map       {path}: {height} x {width} positions, {components} of {channels} components")
     print(f"          with {100 * share:.0f} % of the variance")
     return path

@@ -114,9 +114,8 @@ class Encoder:
         self.float32_id = about.get("float32_encoder_id")
         self.positions = int(about["positions"]) if "positions" in about else None
         requested = preprocessing and preprocessing_name(preprocessing, self.size)
-        self.preprocessing = about.get("preprocessing") or requested
-        if self.preprocessing is None:
-            self.preprocessing = preprocessing_name(PREPROCESSINGS[0], self.size)
+        usual = preprocessing_name(PREPROCESSINGS[0], self.size)
+        self.preprocessing: str = about.get("preprocessing") or requested or usual
         if requested not in (None, self.preprocessing):
             raise UserError(
                 f"{path}: exported for the preprocessing {self.preprocessing}, not {requested}; "

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
 
 from minicap.backend import device_module
-from minicap.data.evaluation_set import EvaluationSet, read_evaluation_set, sources, training_set
+from minicap.data.evaluation_set import read_evaluation_set, sources, training_set
 from minicap.data.results import coco_numbers, image_ids, read_results, results_text
 from minicap.data.tokenisers import TOKENISERS, course
 from minicap.evaluation.baselines import baselines
@@ -16,7 +17,7 @@ from minicap.evaluation.gallery import Gallery, choose, gallery, read_scenes
 from minicap.evaluation.html_report import html_report, read_history
 from minicap.evaluation.metrics import Scorer, Tokenizer
 from minicap.evaluation.options import EvaluationOptions
-from minicap.evaluation.predictions import check_features, predict
+from minicap.evaluation.predictions import check_features, looks, predict
 from minicap.evaluation.summary import to_json
 from minicap.generation.generate import check_vocabularies
 from minicap.model import checkpoint
@@ -96,7 +97,7 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
     contents = {
         SCORES: json.dumps(to_json(evaluation), indent=1, ensure_ascii=False) + "\n",
         CAPTIONS: results_text(dict(zip(images.names, captions, strict=True)), ids),
-        REPORT: report(evaluation, images, shown, options),
+        REPORT: report(evaluation, models, shown, options),
     }
     paths = []
     for name, text in contents.items():
@@ -116,9 +117,13 @@ def check_output(folder: Path, inputs: list[Path]) -> None:
 
 
 def report(
-    evaluation: Evaluation, images: EvaluationSet, shown: Gallery, options: EvaluationOptions
+    evaluation: Evaluation, models: Sequence[Model], shown: Gallery, options: EvaluationOptions
 ) -> str:
     """The HTML report, with some of the images that can be shown."""
+    images = evaluation.images
     rows = [row for row, name in enumerate(images.names) if name in shown]
     chosen = choose(evaluation, rows or range(len(images.names)), options.shown)
-    return html_report(evaluation, chosen, shown, read_history(options.source.parent))
+    drawn = [row for group in chosen.values() for row in group if images.names[row] in shown]
+    attention = looks(models, images, evaluation.predictions, drawn)
+    history = read_history(options.source.parent)
+    return html_report(evaluation, chosen, shown, history, attention)

@@ -29,11 +29,13 @@ class Prediction:
         probabilities: one per word, and one for the end token if it was generated. Empty if they
             are not known.
         score: what the candidates were ranked by (higher is better), or None if not known.
+        ids: of its tokens, with #END# if it was generated. Empty if they are not known.
     """
 
     text: str
     probabilities: Sequence[float] = ()
     score: float | None = None
+    ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

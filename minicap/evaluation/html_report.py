@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy
 from PIL import Image
 
+from minicap.evaluation.attention_maps import overlays
 from minicap.evaluation.evaluation import TRUE, Evaluation, Prediction
 from minicap.evaluation.gallery import Gallery
 from minicap.evaluation.html import Html, tag
@@ -21,7 +23,7 @@ from minicap.evaluation.svg import LOSS, figure, histogram, loss_curves, style_s
 from minicap.utils.errors import UnusableImage, UserError
 from minicap.utils.files import read_lines
 
-SIDE = 320  # pixels of an image's longer side
+SIDE, MAP = 320, 160  # pixels of the longer side of an image, and of a map
 END = "∎"  # shown for the end token
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MEANINGS = {
@@ -72,6 +74,7 @@ def html_report(
     chosen: Mapping[str, Sequence[int]],
     gallery: Gallery,
     history: Sequence[dict],
+    attention: Mapping[int, numpy.ndarray] | None = None,
 ) -> str:
     """Build the page.
 
@@ -80,6 +83,7 @@ def html_report(
         chosen: title -> the rows of the images to show under it.
         gallery: the images that can be shown.
         history: the training epochs, as `read_history` returns them; may be empty.
+        attention: row -> where the decoder looked for each token of the best caption (T, L).
 
     Returns:
         The HTML.
@@ -104,7 +108,7 @@ def html_report(
         tag("h2", "The captions as a whole"),
         statistics_list(evaluation),
         charts(evaluation, history),
-        cards(evaluation, chosen, gallery),
+        cards(evaluation, chosen, gallery, attention or {}),
     ]
     page = tag("html", tag("head", head), tag("body", body), lang="en")
     # JSON can contain lone surrogates, which UTF-8 cannot encode.
@@ -155,7 +159,10 @@ def charts(evaluation: Evaluation, history: Sequence[dict]) -> Html:
 
 
 def cards(
-    evaluation: Evaluation, chosen: Mapping[str, Sequence[int]], gallery: Gallery
+    evaluation: Evaluation,
+    chosen: Mapping[str, Sequence[int]],
+    gallery: Gallery,
+    attention: Mapping[int, numpy.ndarray],
 ) -> list[list[Html]]:
     """The images under their titles. The first title also explains the bars, if there are any."""
     hint = tag("p", BARS, class_="muted")
@@ -164,7 +171,11 @@ def cards(
         [
             tag("h2", title),
             *([hint] if bars and number == 0 else []),
-            tag("div", [card(evaluation, row, gallery) for row in rows], class_="cards"),
+            tag(
+                "div",
+                [card(evaluation, row, gallery, attention.get(row)) for row in rows],
+                class_="cards",
+            ),
         ]
         for number, (title, rows) in enumerate(chosen.items())
     ]
@@ -207,7 +218,7 @@ def most_frequent(evaluation: Evaluation) -> Html:
     return tag("figure", tag("figcaption", "Most frequent captions"), tag("ol", items))
 
 
-def card(evaluation: Evaluation, row: int, gallery: Gallery) -> Html:
+def card(evaluation: Evaluation, row: int, gallery: Gallery, weights: numpy.ndarray | None) -> Html:
     """One image with its caption, score and details."""
     name, each = evaluation.images.names[row], evaluation.evaluated.each
     best = evaluation.predictions[row][0]
@@ -221,7 +232,32 @@ def card(evaluation: Evaluation, row: int, gallery: Gallery) -> Html:
         "article",
         image_tag(gallery[name], best.text) if name in gallery else None,
         tag("div", caption(best), tag("p", verdict, class_="muted"), details(evaluation, row)),
+        maps(evaluation, row, gallery[name], weights)
+        if name in gallery and weights is not None
+        else None,
     )
+
+
+def maps(
+    evaluation: Evaluation,
+    row: int,
+    open: Callable[[], Image.Image],
+    weights: numpy.ndarray,
+) -> Html | None:
+    """A foldable section: where the decoder looked for each token of the best caption."""
+    assert evaluation.vocabulary is not None
+    words = [evaluation.vocabulary.words[number] for number in evaluation.predictions[row][0].ids]
+    preprocessing = (evaluation.images.encoder or {}).get("preprocessing", "")
+    try:
+        _, *drawn = overlays(open(), weights, preprocessing, MAP)
+    except UserError:  # `image_tag` says what is wrong with the image
+        return None
+    figures = [
+        tag("figure", tag("img", src=data_uri(image), alt=""), tag("figcaption", word))
+        for image, word in zip(drawn, words, strict=True)
+    ]
+    summary = tag("summary", "Where it looked, word by word")
+    return tag("details", summary, tag("div", figures, class_="maps"), class_="looks")
 
 
 def image_tag(open: Callable[[], Image.Image], text: str) -> Html:

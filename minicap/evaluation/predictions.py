@@ -12,6 +12,7 @@ from minicap.evaluation.evaluation import Prediction
 from minicap.generation.beam_search import Caption
 from minicap.generation.config import GenerationConfig
 from minicap.generation.generate import encoder_warnings, generate
+from minicap.generation.trace import trace
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
 
@@ -64,4 +65,33 @@ def predict(
 def as_prediction(vocabulary: Vocabulary, caption: Caption) -> Prediction:
     """Convert token ids and log-probabilities to text and probabilities."""
     probabilities = numpy.exp(caption.log_probabilities).tolist()
-    return Prediction(vocabulary.decode(caption.ids), probabilities, caption.score)
+    ids = [*caption.ids, vocabulary.end][: len(probabilities)]
+    return Prediction(vocabulary.decode(caption.ids), probabilities, caption.score, ids)
+
+
+def looks(
+    models: Sequence[Model],
+    images: EvaluationSet,
+    predictions: Sequence[Sequence[Prediction]],
+    rows: Sequence[int],
+) -> dict[int, numpy.ndarray]:
+    """Find out where the first model looked for each token of some images' best captions.
+
+    Args:
+        models, images: as for `predict`.
+        predictions: from `predict`.
+        rows: the images.
+
+    Returns:
+        Row -> the weights (T, L) of the positions; nothing if the model has no attention.
+    """
+    if not models or models[0].decoder.config.image_input != "attention" or not rows:
+        return {}
+    assert images.features is not None
+    captions = [predictions[row][0].ids for row in rows]
+    traces = trace(models, images.features[list(rows)], captions, 1)
+    return {
+        row: found.weights
+        for row, found in zip(rows, traces, strict=True)
+        if found.weights is not None
+    }

@@ -25,12 +25,14 @@ class Trace:
         gates: (T, 4, H) of the first model's LSTM: input gate, candidate values, forget gate and
             output gate.
         cells: (T + 1, H) its cell state, before the first step and after each.
+        weights: (T, L) where it looked before each token, if it has attention; else None.
     """
 
     ids: numpy.ndarray
     log_probabilities: numpy.ndarray
     gates: numpy.ndarray
     cells: numpy.ndarray
+    weights: numpy.ndarray | None
 
 
 def trace(
@@ -58,7 +60,7 @@ def trace(
     Wb = join_last_layers(decoders)
     xp = array_module(Wb)
     bans = to_device(numpy.tile([v.start, v.pad, v.unk], (len(captions), 1)), xp)
-    found, cells = [], [to_host(states[0][1])]
+    found, cells, weights = [], [to_host(states[0][1])], []
     for step in range(steps):
         words = to_device(tokens[:, step], xp)
         stepped = [
@@ -76,6 +78,8 @@ def trace(
         ids, log_probabilities = extensions(y, Wb, bans, choose)
         found.append([*map(to_host, (ids, log_probabilities, stepped[0][0]))])
         cells.append(to_host(states[0][1]))
+        looked = decoders[0].attention_weights(states[0])
+        weights.append(None if looked is None else to_host(looked))
     ids, log_probabilities, gates = ([step[part] for step in found] for part in range(3))
     return [
         Trace(
@@ -83,6 +87,13 @@ def trace(
             log_probabilities=numpy.stack([step[row] for step in log_probabilities[:length]]),
             gates=numpy.stack([step[row].reshape(4, -1) for step in gates[:length]]),
             cells=numpy.stack([c[row] for c in cells[: length + 1]]),
+            weights=_stack(weights[:length], row),
         )
         for row, length in enumerate(map(len, captions))
     ]
+
+
+def _stack(weights: Sequence[numpy.ndarray | None], row: int) -> numpy.ndarray | None:
+    """Stack one image's attention weights of all steps, if there are any."""
+    found = [each[row] for each in weights if each is not None]
+    return numpy.stack(found) if found else None

@@ -109,18 +109,22 @@ class AttendingDecoder(Decoder):
         h0, _ = self.dense_layers(self.config.image_layers, values.mean(axis=1))
         keys = affine(values, self.parameters["attention_keys"])
         looking: Any = Looking(exponentials(keys), values, xp.arange(len(values)))
-        return h0, h0, looking
+        return h0, h0, looking, xp.zeros(values.shape[:2], h0.dtype)
 
     def lstm_step(self, words: Array, state: State) -> tuple[Array, State]:
         """Look at the image, and run one word per caption through embedding and LSTM."""
-        h, c, looking = state
+        h, c, looking, _ = state
         p = self.parameters
         exp_keys, values = looking.arrays()
         query = affine(h, p["attention_query"])
-        context, _, _ = attend(query, exp_keys, values, p["attention_scores"][:, 0])
+        context, weights, _ = attend(query, exp_keys, values, p["attention_scores"][:, 0])
         x, _ = embedding(words, p["word_embed"])
         xp = array_module(x)
         ones = xp.ones((len(words), 1), dtype=x.dtype)
         z = xp.concatenate([context, h, x, ones], axis=1) @ p["lstm"]
         h, c, _ = lstm_step(z, c, out=z)
-        return z, (h, c, looking)
+        return z, (h, c, looking, weights)
+
+    def attention_weights(self, state: State) -> Array:
+        """Return the weight of each position in the last step. See `Decoder.attention_weights`."""
+        return state[3]

@@ -22,7 +22,8 @@ from minicap.nn.embedding import embedding
 from minicap.nn.lstm import lstm, lstm_step
 from minicap.nn.once import once
 
-# h, c (N, H) and, if the image is an input, its projection (N, 4 H) or what `attend` looks at
+# h, c (N, H) and, if the image is an input, its projection (N, 4 H); or with attention what it
+# looks at, and the weights (N, L) of the last look
 State = tuple[Array, ...]
 Backward = Callable[..., Any]
 NO_MASKS: Mapping[str, Array] = {}
@@ -241,3 +242,14 @@ class Decoder:
             z += image[0]
         h, c, _ = lstm_step(z, c, out=z)
         return z, (h, c, *image)
+
+    def attention_weights(self, state: State) -> Array | None:
+        """Return where the decoder looked before the word that led to this state.
+
+        Args:
+            state: from `step`.
+
+        Returns:
+            (N, L) the weight of each position, or None for a decoder without attention.
+        """
+        return None

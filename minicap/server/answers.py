@@ -80,7 +80,7 @@ class Answers:
         found = generate(models, features, q.generation, q.count, rng, observe=tree)
         traces: Sequence[Trace | None] = [None] * len(group)
         if q.candidates or any(request.question.cells for request in group):
-            best = [self._ids(captions[0]) for captions in found]
+            best = [self.captioner.token_ids(captions[0]) for captions in found]
             traces = trace(models, features, best, max(q.candidates, 1))
         answers: list[dict[str, Any] | Exception] = []
         for request, captions, of_best in zip(group, found, traces, strict=True):
@@ -104,7 +104,7 @@ class Answers:
             "captions": [
                 {
                     "caption": self.captioner.text(caption),
-                    "tokens": [words[number] for number in self._ids(caption)],
+                    "tokens": [words[number] for number in self.captioner.token_ids(caption)],
                     "log_probabilities": [round(x, 6) for x in caption.log_probabilities],
                     "score": round(caption.score, 6),
                     "doubt": self.captioner.doubt(request.features, caption),
@@ -123,6 +123,8 @@ class Answers:
                     of_best.ids, of_best.log_probabilities, strict=True
                 )
             ]
+        if q.candidates and of_best and of_best.weights is not None:
+            answer["attention"] = of_best.weights.round(4).tolist()
         if tree:
             answer["tree"] = [asdict(node) | {"token": words[node.token]} for node in tree.nodes]
         if q.cells and of_best:
@@ -132,8 +134,3 @@ class Answers:
                 raise UserError(f"cells must be below {size}, the size of this model's LSTM")
             answer["cells"] = show_cells(of_best, answer["captions"][0]["tokens"], numbers)
         return answer
-
-    def _ids(self, caption: Caption) -> list[int]:
-        """The ids of a caption's tokens, with #END# if it was generated."""
-        end = [self.captioner.models[0].vocabulary.end]
-        return (caption.ids + end)[: len(caption.log_probabilities)]

@@ -164,6 +164,7 @@ class Lab:
                 "words": len(model.vocabulary),
                 "cells": model.decoder.config.hidden_size,
                 "space": join(["", ""], model.vocabulary.tokenizer),
+                "cropped": self.captioner.encoder.preprocessing.startswith("crop"),
                 "warning": self.captioner.warning,
                 "generation": asdict(BEAM),
                 "samples": [

@@ -127,6 +127,11 @@ SCHEMAS = {
                 "description": "for each token of the first caption, the likeliest tokens",
                 **_list(_list(_object({"token": STRING, "log_probability": LOG_PROBABILITY}))),
             },
+            "attention": {
+                "description": "for each token of the first caption, the weights of the positions, "
+                "row by row; if the model has attention",
+                **_list(_list(NUMBER)),
+            },
             "tree": _list({"$ref": "#/components/schemas/Node"}),
             "cells": _list({"$ref": "#/components/schemas/Cell"}),
         },

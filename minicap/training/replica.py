@@ -12,7 +12,6 @@ from minicap.data.batches import Batch, ImageBatch
 from minicap.model.decoder import Decoder
 from minicap.model.masks import draw_feature_mask, draw_masks, masks_of_part
 from minicap.nn.adam import Adam, add_gradients
-from minicap.nn.dropout import draw_mask
 from minicap.nn.parameters import Parameters
 from minicap.nn.workspace import Workspace
 from minicap.training.config import TrainingConfig

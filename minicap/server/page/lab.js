@@ -92,6 +92,8 @@ function usePhoto(source, { id = null, bytes = null }) {
   Object.assign(state, { id, bytes, prefix: [], selected: -1 });
   const image = $("#shown");
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+  state.answer = null;
+  showMap(-1);
   image.src = source;
   image.hidden = false;
   $("#invitation").hidden = true;
@@ -142,6 +144,32 @@ viewfinder.addEventListener("close", () => {
   video.srcObject = null;
 });
 
+// Where the model looked before a word, over the photo; a place below 0 shows the photo alone.
+
+const COLOURS = [[10, 30, 95], [128, 124, 118], [255, 232, 70]]; // as in attention_maps.py
+const SMOOTH = 16; // pixels of the map for each position
+
+function showMap(place) {
+  const maps = state.answer?.attention, shown = Boolean(maps?.[place]) && !$("#shown").hidden;
+  $("#legend").hidden = !maps;
+  $("#map").hidden = !shown;
+  $("#frame").classList.toggle("mapped", shown);
+  if (!shown) return;
+  const side = Math.sqrt(maps[place].length), highest = Math.max(...maps.flat());
+  const small = element("canvas", { width: side, height: side }), pixels = new ImageData(side, side);
+  maps[place].forEach((weight, n) => {
+    const at = (weight / highest) * (COLOURS.length - 1), low = Math.min(Math.floor(at), COLOURS.length - 2);
+    const mixed = COLOURS[low].map((value, k) => value + (at - low) * (COLOURS[low + 1][k] - value));
+    pixels.data.set([...mixed, 255], 4 * n);
+  });
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  const canvas = Object.assign($("#map"), { width: SMOOTH * side, height: SMOOTH * side });
+  canvas.classList.toggle("cropped", state.about.cropped);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+}
+
 // The caption
 
 async function show(mine) {
@@ -160,11 +188,14 @@ async function show(mine) {
   );
   showTree(tree, mine);
   showCells(cells, best.tokens);
+  showMap(-1);
   for (const [place, token] of best.tokens.entries()) {
     if (mine !== running) return;
     box.append(word(token, best.log_probabilities[place], place));
-    if (!calm) await pause(90);
+    if (!calm) showMap(place);
+    if (!calm) await pause(state.answer.attention ? 300 : 90);
   }
+  showMap(state.selected);
   box.dataset.done = "true";
 }
 const sum = (caption) => caption.log_probabilities.reduce((a, b) => a + b, 0);
@@ -191,6 +222,7 @@ function select(place) {
   state.selected = state.selected === place ? -1 : place;
   [...$("#words").children].forEach((button, n) => button.setAttribute("aria-pressed", n === state.selected));
   $("#alternatives").hidden = state.selected < 0;
+  showMap(state.selected);
   if (state.selected < 0) return;
   const before = tokens.slice(0, place).join(state.about.space) || "the photo alone";
   $("#alternatives-title").textContent = `The likeliest words after “${before}”`;
