@@ -71,31 +71,33 @@ class AttendingDecoder(Decoder):
         features, _ = dropout(batch.features, masks.get("features"))
         values = self.positions(features)
         N, L, A = values.shape
-        h0, back_image = self.dense_layers(
-            self.config.image_layers, values.mean(axis=1), masks
-        )  # 1
+        mean = values.mean(axis=1)
+        h0, back_image = self.dense_layers(self.config.image_layers, mean, masks)  # 1
         keys, back_keys = dense(values.reshape(N * L, A), p["attention_keys"])  # 2
         zx, back_words = self.project_words(batch, masks)  # 3
-        split = A + self.config.hidden_size
+        zx_of_images, back_gather_images = embedding(batch.captions, mean @ p["lstm"][:A])  # 4
+        zx += zx_of_images
+        recurrent = slice(A, 2 * A + self.config.hidden_size)
         h, weights, back_lstm = attention_lstm(
-            zx, h0, h0, p["lstm"][:split], p["attention_query"], p["attention_scores"][:, 0],
+            zx, h0, h0, p["lstm"][recurrent], p["attention_query"], p["attention_scores"][:, 0],
             keys=keys.reshape(N, L, -1), values=values,
             batch_sizes=batch.batch_sizes, allocate=allocate,
-        )  # 4  # fmt: skip
-        y, back_bottleneck = self.dense_layers(self.config.output_layers, h, masks)  # 5
-        y, back_dropout = dropout(y, masks.get("token_logits"))  # 6
+        )  # 5  # fmt: skip
+        y, back_bottleneck = self.dense_layers(self.config.output_layers, h, masks)  # 6
+        y, back_dropout = dropout(y, masks.get("token_logits"))  # 7
 
         @once
         def backward(dy: Array, gradients: Mapping[str, Array]) -> None:
-            dy = back_dropout(dy)  # from 6
-            dh = back_bottleneck(dy, gradients)  # from 5
+            dy = back_dropout(dy)  # from 7
+            dh = back_bottleneck(dy, gradients)  # from 6
             dweights = array_module(weights).zeros_like(weights)  # the loss does not use them
             dzx, dh0, dc0, dWcU, dWq, dv, dkeys, _ = back_lstm(
                 dh, dweights, need_dvalues=False
-            )  # from 4
-            gradients["lstm"][:split] = dWcU
+            )  # from 5
+            gradients["lstm"][recurrent] = dWcU
             gradients["attention_query"][...] = dWq
             gradients["attention_scores"][:, 0] = dv
+            gradients["lstm"][:A] = mean.T @ back_gather_images(dzx)  # from 4
             back_words(dzx, gradients)  # from 3
             dkeys = dkeys.reshape(N * L, -1)
             back_keys(dkeys, out=gradients["attention_keys"], need_dx=False)  # from 2
@@ -106,14 +108,16 @@ class AttendingDecoder(Decoder):
     def initial_state(self, features: Array) -> State:
         """Compute the state before the first word. See `Decoder.initial_state`."""
         xp, values = array_module(features), self.positions(features)
-        h0, _ = self.dense_layers(self.config.image_layers, values.mean(axis=1))
+        mean = values.mean(axis=1)
+        h0, _ = self.dense_layers(self.config.image_layers, mean)
         keys = affine(values, self.parameters["attention_keys"])
         looking: Any = Looking(exponentials(keys), values, xp.arange(len(values)))
-        return h0, h0, looking, xp.zeros(values.shape[:2], h0.dtype)
+        no_weights = xp.zeros(values.shape[:2], h0.dtype)
+        return h0, h0, looking, no_weights, mean @ self.parameters["lstm"][: values.shape[2]]
 
     def lstm_step(self, words: Array, state: State) -> tuple[Array, State]:
         """Look at the image, and run one word per caption through embedding and LSTM."""
-        h, c, looking, _ = state
+        h, c, looking, _, zx_of_image = state
         p = self.parameters
         exp_keys, values = looking.arrays()
         query = affine(h, p["attention_query"])
@@ -121,9 +125,10 @@ class AttendingDecoder(Decoder):
         x, _ = embedding(words, p["word_embed"])
         xp = array_module(x)
         ones = xp.ones((len(words), 1), dtype=x.dtype)
-        z = xp.concatenate([context, h, x, ones], axis=1) @ p["lstm"]
+        z = xp.concatenate([context, h, x, ones], axis=1) @ p["lstm"][context.shape[1] :]
+        z += zx_of_image
         h, c, _ = lstm_step(z, c, out=z)
-        return z, (h, c, looking, weights)
+        return z, (h, c, looking, weights, zx_of_image)
 
     def attention_weights(self, state: State) -> Array:
         """Return the weight of each position in the last step. See `Decoder.attention_weights`."""

@@ -71,7 +71,7 @@ class DecoderConfig:
         """
         attends = self.image_input == "attention"
         width = feature_size // self.positions if attends else feature_size
-        image = 0 if self.image_input == "initial_state" else width
+        image = {"initial_state": 0, "every_step": width, "attention": 2 * width}[self.image_input]
         shapes = {
             "img_embed_to_bottleneck": (width + 1, self.image_bottleneck),
             "img_embed_bottleneck_to_h0": (

@@ -44,6 +44,8 @@ def initial_parameters(
     if len(W_image):  # with a fan-in of its own
         W_image[...] = image_gain * glorot_uniform(rng, *W_image.shape)
     parameters[config.image_layers[0]][:-1] *= image_gain
+    if "attention_keys" in parameters:  # so that it starts with nearly equal weights
+        parameters["attention_keys"][:-1] *= image_gain
     if frequencies is not None:
         parameters["token_logits"][-1] = numpy.log(frequencies / frequencies.sum())
     return parameters

@@ -316,15 +316,15 @@ def paint_images(folder: Path, split: str, count: int, seed: int) -> None:
 def paint(scene: Scene) -> Image.Image:
     """Paint a scene as a 299 x 299 RGB image."""
     rng = np.random.RandomState(scene.seed)
-    image = _stage(scene.ground, scene.sky).copy()
+    image = stage(scene.ground, scene.sky).copy()
     brush = Brush(image)
-    middle = _paint_companion(brush, scene, rng)
-    _paint_subject(brush, scene, middle, rng)
+    middle = paint_companion(brush, scene, rng)
+    paint_subject(brush, scene, middle, rng)
     return image.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
 @cache
-def _stage(ground: str, sky: str) -> Image.Image:
+def stage(ground: str, sky: str) -> Image.Image:
     """Ground and sky, painted once and the same in every image.
 
     A moved cloud would change the features of a random network as much as a small object does.
@@ -624,7 +624,7 @@ _PAINT_GROUND = {
 # ---- objects -----------------------------------------------------------------------------------
 
 
-def _paint_companion(brush: Brush, scene: Scene, rng) -> float:
+def paint_companion(brush: Brush, scene: Scene, rng) -> float:
     """Paint the companion, if any, and return the x of the subject's centre."""
     if scene.companion == "none":
         return rng.uniform(0.45, 0.55)
@@ -642,7 +642,8 @@ def _paint_companion(brush: Brush, scene: Scene, rng) -> float:
     return middle + shift
 
 
-def _paint_subject(brush: Brush, scene: Scene, middle: float, rng) -> None:
+def paint_subject(brush: Brush, scene: Scene, middle: float, rng) -> None:
+    """Paint the subject, centred at x = `middle`."""
     size = SUBJECT_SIZE[scene.size]
     if scene.home == "air":
         y = {"small": 0.34, "big": 0.46}[scene.size]
