@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int | None:
             print("stopped; what is done is kept: run the same command to resume")
             return 130
         return report(*done, options.out)
+    if options.attention:
+        photo = photos.open(photos.names[0])
+        save_png(captioner.attention_picture(photo, *how), options.attention)
     failed = False
     for rows, unusable in captioner.generate_many(photos, *how, workers=workers):
         failed |= bool(unusable)
@@ -59,9 +62,6 @@ def main(arguments: list[str] | None = None) -> int | None:
                 print(f"doubt: {plain(row['photo'])}: {row['doubt']}", file=sys.stderr)
             score = [f"{row['score']:.4f}"] if options.scores else []
             print(plain(row["photo"]), *score, row["caption"], sep="\t", flush=True)
-    if options.attention and not failed:
-        photo = photos.open(photos.names[0])
-        save_png(captioner.attention_picture(photo, *how), options.attention)
     return 1 if failed else None
 
 

@@ -19,7 +19,8 @@ from minicap.data.vocabulary import Vocabulary
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.generation.generate import generate_text, scaled_for
 from minicap.utils import command_line
-from tests.tiny import WIDTH, model
+from minicap.utils.errors import UserError
+from tests.tiny import ATTENTION, WIDTH, model
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -421,3 +422,42 @@ def test_as_a_real_process(trained, encoder, photos, tmp_path):
     )
     assert done.returncode == 1 and len(done.stdout.splitlines()) == 2
     assert done.stderr.startswith(f"error: {broken}: ") and done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def attending(tmp_path, encoder):
+    """A model file with attention that names this encoder."""
+    from minicap.encoder.session import Encoder
+
+    path = tmp_path / "attending.safetensors"
+    model(Encoder(encoder).about(), **ATTENTION).save(path)
+    return path
+
+
+def test_the_map_of_each_word_is_drawn(tmp_path, encoder, attending, capsys):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(numpy.random.default_rng(0).integers(0, 256, (30, 40, 3), "uint8")).save(photo)
+    command = [str(photo), f"--model={attending}", f"--encoder={encoder}", "--prefix=a red dog"]
+    caption.main(command)
+    alone = capsys.readouterr().out
+    caption.main([*command, f"--attention={tmp_path / 'out.png'}"])
+    assert capsys.readouterr().out == alone
+    words = alone.strip().split("\t")[1].split()
+    rows = -(-(1 + len(words)) // 5)
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.height in ((rows * (168 + 18 + 14) + 14), ((rows + 1) * (168 + 18 + 14) + 14))
+
+
+def test_attention_is_drawn_for_one_photo_and_a_model_that_has_it(
+    tmp_path, encoder, trained, attending, capsys
+):
+    photos = [tmp_path / name for name in ("1.png", "2.png")]
+    for photo in photos:
+        Image.new("RGB", (20, 20)).save(photo)
+    picture = f"--attention={tmp_path / 'out.png'}"
+    with pytest.raises(UserError, match="the caption of one photo"):
+        caption.main([*map(str, photos), f"--model={attending}", f"--encoder={encoder}", picture])
+    with pytest.raises(UserError, match="this model has no attention"):
+        caption.main([str(photos[0]), f"--model={trained}", f"--encoder={encoder}", picture])
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "out.png").exists()

@@ -8,8 +8,8 @@ import numpy
 from minicap.data.dataset import DataFiles, Dataset, load_dataset
 from minicap.data.features import Features, Scaling
 from minicap.data.vocabulary import Vocabulary
+from minicap.model.attending_decoder import make_decoder
 from minicap.model.config import DecoderConfig
-from minicap.model.decoder import Decoder
 from minicap.model.initial import initial_parameters
 from minicap.model.trained_model import Model
 from minicap.training.config import TrainingConfig
@@ -17,6 +17,8 @@ from minicap.training.recipes import Recipe
 
 WIDTH = 8  # features per image
 SHAPE = {"hidden_size": 8, "embedding_size": 6, "image_bottleneck": 5, "logit_bottleneck": 7}
+# Four positions, whose map is 2 x 2, with two numbers each.
+ATTENTION = {"image_input": "attention", "positions": 4, "attention_size": 6}
 COLOURS = ("red", "blue", "green")
 ENDINGS = ("sits .", "runs fast .", "runs over the hill to its house .")
 
@@ -69,13 +71,17 @@ def dataset(folder: Path, wanted: Recipe | None = None, photos: int = 12) -> Dat
     return load_dataset(files, config.min_count, config.max_length, config.standardise)
 
 
-def model(encoder: dict | None = None, dtype: str = "float32", max_length: int = 7) -> Model:
-    """Make an untrained model of eight words, whose parameters are large."""
-    vocabulary, config = Vocabulary(["a", "blue", "dog", "red"]), DecoderConfig(**SHAPE)
+def model(
+    encoder: dict | None = None, dtype: str = "float32", max_length: int = 7, **changes
+) -> Model:
+    """Make an untrained model of eight words, whose parameters are large; `changes` are fields of
+    DecoderConfig."""
+    vocabulary, config = Vocabulary(["a", "blue", "dog", "red"]), DecoderConfig(**SHAPE | changes)
     shapes = config.shapes(WIDTH, len(vocabulary))
     parameters = initial_parameters(config, shapes, numpy.random.default_rng(5))
     parameters.flat *= 4
-    decoder = Decoder(config, {name: array.astype(dtype) for name, array in parameters.items()})
+    arrays = {name: array.astype(dtype) for name, array in parameters.items()}
+    decoder = make_decoder(config, arrays)
     return Model(decoder, vocabulary, Scaling.none(WIDTH), max_length, encoder)
 
 

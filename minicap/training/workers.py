@@ -6,6 +6,7 @@ array operations of a training step, which costs a tenth of the step (docs/speed
 share only the arrays that `shared_zeros` made.
 """
 
+import gc
 import math
 import mmap
 import multiprocessing
@@ -124,7 +125,13 @@ class Workers:
         if FORK and not multiprocessing.current_process().daemon:
             context = multiprocessing.get_context("fork")
             helper = context.Process(target=work, args=(there, replica, True), daemon=True)
-            helper.start()
+            # A helper must not collect garbage that it inherits: an ONNX Runtime session would wait
+            # forever for its threads, which exist in this process only.
+            gc.freeze()
+            try:
+                helper.start()
+            finally:
+                gc.unfreeze()
             there.close()
         else:
             helper = threading.Thread(target=work, args=(there, replica), daemon=True)

@@ -6,9 +6,11 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy
 import pytest
 from PIL import Image
 
+from minicap.data.vocabulary import Vocabulary
 from minicap.evaluation.evaluation import Prediction
 from minicap.evaluation.html_report import html_report, read_history
 from minicap.utils.errors import UnusableImage
@@ -170,3 +172,33 @@ def test_history(tmp_path):
 def test_curves_need_two_epochs(result, epochs):
     charts = Reader(html_report(result, {}, {}, HISTORY[:epochs])).all("svg")
     assert len(charts) == 1 + (epochs > 1)
+
+
+def test_the_maps_of_each_word_are_shown(result):
+    captions = [replace(result.predictions[0][0], ids=[4, 5, 6, 3])]
+    vocabulary = Vocabulary(["a", "dog", HOSTILE])
+    shown = replace(result, predictions=[captions, *result.predictions[1:]], vocabulary=vocabulary)
+    weights = numpy.full((4, 9), 1 / 9)
+    gallery = {"0.jpg": image_of(), "1.jpg": image_of()}
+    text = html_report(shown, {"": [0, 1]}, gallery, [], {0: weights})
+    read = Reader(text)
+    assert len(read.all("img")) == 2 + 4
+    assert HOSTILE not in text
+    for word in vocabulary.words[3:7]:
+        assert word in read.texts
+    with_map, without = text.split("1.jpg")[0], text.split("1.jpg")[-1]
+    assert "Where it looked" in with_map and "Where it looked" not in without
+
+
+def test_an_unreadable_image_has_no_maps(result):
+    def unreadable():
+        raise UnusableImage("0.jpg", "damaged")
+
+    captions = [replace(result.predictions[0][0], ids=[4])]
+    shown = replace(
+        result,
+        predictions=[captions, *result.predictions[1:]],
+        vocabulary=Vocabulary(["dog"]),
+    )
+    text = html_report(shown, {"": [0]}, {"0.jpg": unreadable}, [], {0: numpy.full((1, 9), 1 / 9)})
+    assert "damaged" in text and "Where it looked" not in text

@@ -15,6 +15,7 @@ from minicap.model.decoder import Decoder
 from minicap.model.initial import initial_parameters
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
+from tests import tiny
 from tests.model.test_decoder import (
     assert_decoder_complex_step,
     assert_generation_equals_the_loss,
@@ -79,6 +80,28 @@ def test_the_trace_has_the_probabilities_of_generation():
     ids = (captions[0].ids + [model().vocabulary.end])[: len(captions[0].log_probabilities)]
     (found,) = trace([model()], FEATURES[:1], [ids])
     assert found.log_probabilities[:, 0] == pytest.approx(captions[0].log_probabilities, abs=1e-5)
+
+
+def test_the_trace_has_the_weights_of_every_step():
+    ids = [[4, 5, 6], [6, 6, 5, 4, 3]]
+    found = trace([model()], FEATURES[:2], ids)
+    assert [each.weights.shape for each in found] == [(3, L), (5, L)]
+    for each in found:
+        numpy.testing.assert_allclose(each.weights.sum(axis=1), 1, rtol=1e-5)
+        assert each.weights.std() > 0.01
+    (alone,) = trace([model()], FEATURES[1:2], ids[1:])
+    numpy.testing.assert_allclose(alone.weights, found[1].weights, rtol=1e-4, atol=1e-6)
+    assert trace([tiny.model()], FEATURES[:1, : tiny.WIDTH], ids[:1])[0].weights is None
+
+
+def test_a_position_that_differs_changes_the_weights_where_it_is():
+    """The weights belong to the positions in the order of the features."""
+    features = FEATURES[:1].copy()
+    before = trace([model()], features, [[4]])[0].weights[0]
+    order = [2, 0, 3, 1]
+    turned = features.reshape(1, L, A)[:, order].reshape(1, -1)
+    after = trace([model()], turned, [[4]])[0].weights[0]
+    numpy.testing.assert_allclose(after, before[order], rtol=1e-4, atol=1e-6)
 
 
 def test_a_file_keeps_everything(tmp_path):

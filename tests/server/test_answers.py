@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy
 import pytest
 
+from minicap.captioner import Captioner
 from minicap.generation.config import BEAM, GenerationConfig
 from minicap.server.answers import Answers, Request
 from minicap.server.question import Question
 from minicap.utils.errors import UserError
+from tests.tiny import ATTENTION, model
 
 PIXELS = numpy.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype="uint8")
 QUESTIONS = [
@@ -91,3 +93,15 @@ def test_errors_are_the_user_s(answers):
     found = answers(requests())
     assert isinstance(found[7], UserError) and "nonsense" in str(found[7])
     assert isinstance(found[8], UserError) and "cells must be below 8" in str(found[8])
+
+
+def test_a_model_with_attention_says_where_it_looked(captioner):
+    attending = Captioner([model(captioner.encoder.about(), **ATTENTION)], captioner.encoder)
+    plain = requests()[3]
+    bare = Request(replace(plain.question, candidates=0), plain.pixels)
+    with_candidates, without = Answers(attending)([plain, bare])
+    tokens = with_candidates["captions"][0]["tokens"]
+    weights = numpy.array(with_candidates["attention"])
+    assert weights.shape == (len(tokens), 4) and "attention" not in without
+    numpy.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-3)
+    assert "attention" not in Answers(captioner)([plain])[0]

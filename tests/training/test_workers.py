@@ -1,5 +1,6 @@
 """Workers: jobs in parallel, in processes and in threads."""
 
+import gc
 import multiprocessing
 import operator
 import os
@@ -219,3 +220,33 @@ def test_no_more_helpers_start_than_jobs_need(kind):
         assert pool.run(same, [(n,) for n in range(count)]) == list(range(count))
         assert len(pool.helpers) == helpers
     pool.stop()
+
+
+class Inherited:
+    """Garbage in a cycle that notes where it is collected."""
+
+    collected_in: list = []
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        self.collected_in.append(os.getpid())
+
+
+def collect(replica, number):
+    gc.collect()
+    return os.getpid(), Inherited.collected_in
+
+
+@forks
+def test_a_helper_does_not_collect_what_it_inherits():
+    """An ONNX Runtime session in a helper would wait for threads that do not exist there."""
+    Inherited.collected_in.clear()
+    gc.disable()
+    try:
+        Inherited()
+        (here, mine), (there, theirs) = Workers([0, 1]).run(collect, [(0,), (1,)])
+    finally:
+        gc.enable()
+    assert here != there and mine == [here] and theirs == []
