@@ -67,39 +67,40 @@ class AttendingDecoder(Decoder):
         allocate: Allocate | None = None,
     ) -> tuple[Array, Backward]:
         """Run all layers but the last on each of a batch's R inputs. See `Decoder.outputs`."""
-        p = self.parameters
+        p, xp = self.parameters, array_module(batch.features)
         features, _ = dropout(batch.features, masks.get("features"))
         values = self.positions(features)
-        N, L, A = values.shape
-        mean = values.mean(axis=1)
-        h0, back_image = self.dense_layers(self.config.image_layers, mean, masks)  # 1
+        (N, L, A), H = values.shape, self.config.hidden_size
+        h0, back_image = self.dense_layers(
+            self.config.image_layers, values.mean(axis=1), masks
+        )  # 1
         keys, back_keys = dense(values.reshape(N * L, A), p["attention_keys"])  # 2
-        zx, back_words = self.project_words(batch, masks)  # 3
-        zx_of_images, back_gather_images = embedding(batch.captions, mean @ p["lstm"][:A])  # 4
-        zx += zx_of_images
-        recurrent = slice(A, 2 * A + self.config.hidden_size)
+        Wb = xp.concatenate([p["lstm"][A + H :], p["attention_query"][H:]], axis=1)
+        zx, back_words = self.project_words(batch, masks, Wb)  # 3
         h, weights, back_lstm = attention_lstm(
-            zx, h0, h0, p["lstm"][recurrent], p["attention_query"], p["attention_scores"][:, 0],
-            keys=keys.reshape(N, L, -1), values=values,
+            zx, h0, h0, p["lstm"][: A + H], p["attention_query"][:H], p["attention_scores"][:, 0],
+            keys=keys.reshape(N, L, keys.shape[1]), values=values,
             batch_sizes=batch.batch_sizes, allocate=allocate,
-        )  # 5  # fmt: skip
-        y, back_bottleneck = self.dense_layers(self.config.output_layers, h, masks)  # 6
-        y, back_dropout = dropout(y, masks.get("token_logits"))  # 7
+        )  # 4  # fmt: skip
+        y, back_bottleneck = self.dense_layers(self.config.output_layers, h, masks)  # 5
+        y, back_dropout = dropout(y, masks.get("token_logits"))  # 6
 
         @once
         def backward(dy: Array, gradients: Mapping[str, Array]) -> None:
-            dy = back_dropout(dy)  # from 7
-            dh = back_bottleneck(dy, gradients)  # from 6
-            dweights = array_module(weights).zeros_like(weights)  # the loss does not use them
+            dy = back_dropout(dy)  # from 6
+            dh = back_bottleneck(dy, gradients)  # from 5
+            dweights = xp.zeros_like(weights)  # the loss does not use them
             dzx, dh0, dc0, dWcU, dWq, dv, dkeys, _ = back_lstm(
                 dh, dweights, need_dvalues=False
-            )  # from 5
-            gradients["lstm"][recurrent] = dWcU
-            gradients["attention_query"][...] = dWq
+            )  # from 4
+            gradients["lstm"][: A + H] = dWcU
+            gradients["attention_query"][:H] = dWq
             gradients["attention_scores"][:, 0] = dv
-            gradients["lstm"][:A] = mean.T @ back_gather_images(dzx)  # from 4
-            back_words(dzx, gradients)  # from 3
-            dkeys = dkeys.reshape(N * L, -1)
+            dWb = xp.empty_like(Wb)
+            back_words(dzx, gradients, out=dWb)  # from 3
+            gradients["lstm"][A + H :] = dWb[:, : 4 * H]
+            gradients["attention_query"][H:] = dWb[:, 4 * H :]
+            dkeys = dkeys.reshape(keys.shape)
             back_keys(dkeys, out=gradients["attention_keys"], need_dx=False)  # from 2
             back_image(dh0 + dc0, gradients, need_dx=False)  # from 1
 
@@ -108,27 +109,23 @@ class AttendingDecoder(Decoder):
     def initial_state(self, features: Array) -> State:
         """Compute the state before the first word. See `Decoder.initial_state`."""
         xp, values = array_module(features), self.positions(features)
-        mean = values.mean(axis=1)
-        h0, _ = self.dense_layers(self.config.image_layers, mean)
+        h0, _ = self.dense_layers(self.config.image_layers, values.mean(axis=1))
         keys = affine(values, self.parameters["attention_keys"])
         looking: Any = Looking(exponentials(keys), values, xp.arange(len(values)))
-        no_weights = xp.zeros(values.shape[:2], h0.dtype)
-        return h0, h0, looking, no_weights, mean @ self.parameters["lstm"][: values.shape[2]]
+        return h0, h0, looking, xp.zeros(values.shape[:2], h0.dtype)
 
     def lstm_step(self, words: Array, state: State) -> tuple[Array, State]:
         """Look at the image, and run one word per caption through embedding and LSTM."""
-        h, c, looking, _, zx_of_image = state
-        p = self.parameters
-        exp_keys, values = looking.arrays()
-        query = affine(h, p["attention_query"])
-        context, weights, _ = attend(query, exp_keys, values, p["attention_scores"][:, 0])
+        h, c, looking, _ = state
+        p, xp = self.parameters, array_module(h)
         x, _ = embedding(words, p["word_embed"])
-        xp = array_module(x)
-        ones = xp.ones((len(words), 1), dtype=x.dtype)
-        z = xp.concatenate([context, h, x, ones], axis=1) @ p["lstm"][context.shape[1] :]
-        z += zx_of_image
+        inputs = xp.concatenate([h, x, xp.ones((len(words), 1), dtype=x.dtype)], axis=1)
+        query = inputs @ p["attention_query"]
+        exp_keys, values = looking.arrays()
+        context, weights, _ = attend(query, exp_keys, values, p["attention_scores"][:, 0])
+        z = xp.concatenate([context, inputs], axis=1) @ p["lstm"]
         h, c, _ = lstm_step(z, c, out=z)
-        return z, (h, c, looking, weights, zx_of_image)
+        return z, (h, c, looking, weights)
 
     def attention_weights(self, state: State) -> Array:
         """Return the weight of each position in the last step. See `Decoder.attention_weights`."""

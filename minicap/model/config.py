@@ -30,7 +30,7 @@ class DecoderConfig:
     """where the LSTM gets the image: in its initial state only, or also as an input at every step:
     the whole image, or by attention over its positions"""
     attention_size: int = 256
-    """units of the layer that scores positions, for attention"""
+    """units of the layer that scores positions, for attention (0: all weights are equal)"""
     positions: int = 1
     """positions per image, for attention; `minicap train` takes their number from the features"""
 
@@ -41,7 +41,7 @@ class DecoderConfig:
             ("hidden_size", 1),
             ("embedding_size", 1),
             ("logit_bottleneck", 0),
-            ("attention_size", 1),
+            ("attention_size", 0),
             ("positions", 1),
         ):
             if not least <= getattr(self, name) <= MAX_SIZE:
@@ -71,7 +71,7 @@ class DecoderConfig:
         """
         attends = self.image_input == "attention"
         width = feature_size // self.positions if attends else feature_size
-        image = {"initial_state": 0, "every_step": width, "attention": 2 * width}[self.image_input]
+        image = 0 if self.image_input == "initial_state" else width
         shapes = {
             "img_embed_to_bottleneck": (width + 1, self.image_bottleneck),
             "img_embed_bottleneck_to_h0": (
@@ -86,10 +86,14 @@ class DecoderConfig:
             "token_logits_bottleneck": (self.hidden_size + 1, self.logit_bottleneck),
             "token_logits": ((self.logit_bottleneck or self.hidden_size) + 1, vocabulary_size),
         }
+        shapes = {name: shape for name, shape in shapes.items() if shape[1]}
         if attends:
             shapes |= {
                 "attention_keys": (width + 1, self.attention_size),
-                "attention_query": (self.hidden_size + 1, self.attention_size),
+                "attention_query": (
+                    self.hidden_size + self.embedding_size + 1,
+                    self.attention_size,
+                ),
                 "attention_scores": (self.attention_size, 1),
             }
-        return {name: shape for name, shape in shapes.items() if shape[1]}
+        return shapes

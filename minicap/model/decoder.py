@@ -111,10 +111,10 @@ class Decoder:
             y (R, I), the input of the last layer, `token_logits`; and
             ``backward(dy, gradients)``, which fills in every gradient but that of `token_logits`.
         """
-        W_image, U, _, _ = split_lstm(self.config, self.parameters["lstm"])
+        W_image, U, Wb, _ = split_lstm(self.config, self.parameters["lstm"])
         image, _ = dropout(batch.features, masks.get("features"))
         h0, back_image = self.dense_layers(self.config.image_layers, image, masks)  # 1
-        zx, back_words = self.project_words(batch, masks)  # 2 to 5
+        zx, back_words = self.project_words(batch, masks, Wb)  # 2 to 5
         if len(W_image):  # each image is projected once, too
             zx_of_images, back_gather_images = embedding(batch.captions, image @ W_image)  # 6
             zx += zx_of_images
@@ -124,42 +124,43 @@ class Decoder:
 
         @once
         def backward(dy: Array, gradients: Mapping[str, Array]) -> None:
-            dW_image, dU, _, _ = split_lstm(self.config, gradients["lstm"])
+            dW_image, dU, dWb, _ = split_lstm(self.config, gradients["lstm"])
             dy = back_dropout_y(dy)  # from 9
             dh = back_bottleneck(dy, gradients)  # from 8
             dzx, dh0, dc0, _ = back_lstm(dh, out=dU)  # from 7
             if len(W_image):
                 dzx_of_images = back_gather_images(dzx)
                 array_module(image).matmul(image.T, dzx_of_images, out=dW_image)  # from 6
-            back_words(dzx, gradients)  # from 5 to 2
+            back_words(dzx, gradients, out=dWb)  # from 5 to 2
             # h0 and c0 are the same array; the gradient of the features is not needed.
             back_image(dh0 + dc0, gradients, need_dx=False)  # from 1
 
         return y, backward
 
-    def project_words(self, batch: Batch, masks: Mapping[str, Array]) -> tuple[Array, Backward]:
+    def project_words(
+        self, batch: Batch, masks: Mapping[str, Array], Wb: Array
+    ) -> tuple[Array, Backward]:
         """Embed and project the input words.
 
         Each distinct word is embedded and projected once; then the projections are gathered.
 
         Args:
             batch, masks: as for `outputs`.
+            Wb: (D + 1, O) weights of the words and, as the last row, biases.
 
         Returns:
-            zx (R, 4 H) and ``backward(dzx, gradients)``, which fills in the gradients of the
-            embedding, of the LSTM's weights W, and of its bias b.
+            zx (R, O) and ``backward(dzx, gradients, out)``, which fills in the gradient of the
+            embedding, and in `out` that of Wb.
         """
-        *_, Wb, _ = split_lstm(self.config, self.parameters["lstm"])
         x, back_words = embedding(batch.words, self.parameters["word_embed"])  # 2
         x, back_dropout = dropout(x, masks.get("lstm"))  # 3
         zx_of_words, back_project = dense(x, Wb)  # 4
         zx, back_gather = embedding(batch.positions, zx_of_words)  # 5
 
         @once
-        def backward(dzx: Array, gradients: Mapping[str, Array]) -> None:
-            *_, dWb, _ = split_lstm(self.config, gradients["lstm"])
+        def backward(dzx: Array, gradients: Mapping[str, Array], out: Array) -> None:
             dzx_of_words = back_gather(dzx)  # from 5
-            dx, _ = back_project(dzx_of_words, out=dWb)  # from 4
+            dx, _ = back_project(dzx_of_words, out=out)  # from 4
             dx = back_dropout(dx)  # from 3
             back_words(dx, out=gradients["word_embed"])  # from 2
 

@@ -47,7 +47,7 @@ def decoder_case(
     for caption in (0, 2, 3, 4):
         ids[caption, lengths[caption] - 1] = END
     batch = pack(rng.standard_normal((5, FEATURES)), ids, lengths)
-    masks = draw_masks(config, rng, rate, rate, FEATURES, batch.counts)
+    masks = draw_masks(config, rng, (rate,) * 3, FEATURES, batch.counts)
     shapes = config.shapes(FEATURES, VOCABULARY)
     parameters = as_float64(initial_parameters(config, shapes, rng))
     decoder = make_decoder(config, parameters)

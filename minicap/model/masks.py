@@ -19,8 +19,7 @@ AXES = {  # what each row of a layer's mask belongs to
 def draw_masks(
     config: DecoderConfig,
     rng: numpy.random.Generator,
-    rate: float,
-    embedding_rate: float,
+    rates: tuple[float, float, float],
     feature_size: int,
     counts: Mapping[str, int],
 ) -> dict[str, numpy.ndarray]:
@@ -32,8 +31,8 @@ def draw_masks(
     Args:
         config: the decoder's architecture.
         rng: random number generator.
-        rate: dropout rate of the image's features, the bottlenecks and the LSTM's outputs.
-        embedding_rate: dropout rate of the word embeddings.
+        rates: dropout rates of the image's features, of the bottlenecks and the LSTM's outputs, and
+            of the word embeddings.
         feature_size: number of features per image.
         counts: the batch's numbers of captions, distinct words and rows, as in Batch.counts.
 
@@ -41,10 +40,12 @@ def draw_masks(
         The mask of each layer's input, by the layer's name ("features": the image's). A rate of 0
         gives no mask.
     """
+    image_rate, rate, embedding_rate = rates
     bottleneck = config.logit_bottleneck
     drawn = {}
-    if rate:
-        drawn["features"] = draw_feature_mask(config, rng, rate, (counts["captions"], feature_size))
+    if image_rate:
+        shape = counts["captions"], feature_size
+        drawn["features"] = draw_feature_mask(config, rng, image_rate, shape)
     masks = {
         "img_embed_bottleneck_to_h0": (rate, config.image_bottleneck),
         "lstm": (embedding_rate, config.embedding_size),
@@ -67,7 +68,8 @@ def draw_feature_mask(
     contain nearly everything, and dropout would do nothing.
 
     Args:
-        config, rng, rate: as for `draw_masks`.
+        config, rng: as for `draw_masks`.
+        rate: dropout rate.
         shape: (N, F), the numbers of images and of features of each.
     """
     N, F = shape

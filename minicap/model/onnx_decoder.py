@@ -162,7 +162,8 @@ def build(
     if attends:
         inputs = ["context", "h", "x"]
         one = step.integers("positions' axis", [1])
-        query = step.affine("h", p["attention_query"], "query")
+        spoken = step.node("Concat", ["h", "x"], "h and x", axis=1)
+        query = step.affine(spoken, p["attention_query"], "query")
         query = step.node("Unsqueeze", [query, one], "query of each position")
         t = step.node("Tanh", [step.node("Add", ["keys", query], "keys and query")], "tanh keys")
         scores = step.weight("attention_scores", p["attention_scores"])

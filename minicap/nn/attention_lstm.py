@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from minicap.backend import Allocate, Array, array_module
 from minicap.nn.attention import attend, exponentials
-from minicap.nn.dense import affine
 from minicap.nn.lstm import lstm_step, multiply_few_rows
 from minicap.nn.once import once
 
@@ -24,20 +23,21 @@ def attention_lstm(
 ) -> tuple[Array, Array, Callable[..., tuple[Array, ...]]]:
     """Run the LSTM over packed sequences, with attention over L positions at every step.
 
-    At each step, the hidden state makes a query; `attend` returns a context; and the context is one
-    more input of the LSTM:
+    At each step, the hidden state and the input make a query; `attend` returns a context; and the
+    context is one more input of the LSTM:
 
-        q = h Wq + bq
+        q = zq + h Wq
         z = zx + [context, h] [Wc; U]
 
     The sequences are packed as for `minicap.nn.lstm.lstm`.
 
     Args:
-        zx: (R, 4 H) projected inputs x W + b, in the order i, j, f, o.
+        zx: (R, 4 H + K) projected inputs x W + b: for the gates, in the order i, j, f, o, and, in
+            the last K columns, for the query.
         h0: (N, H) initial hidden states.
         c0: (N, H) initial cell states.
         WcU: (A + H, 4 H) weights Wc of the context and, below them, the recurrent weights U.
-        Wq: (H + 1, K) weights of the query and, as the last row, its bias.
+        Wq: (H, K) weights of the query.
         v: (K,) weights of the scores.
         keys: (N, L, K) for each sequence.
         values: (N, L, A) for each sequence.
@@ -46,14 +46,14 @@ def attention_lstm(
 
     Returns:
         h (R, H), the attention weights (R, L), and ``backward(dh, dweights, need_dvalues=True)``,
-        which returns dzx (R, 4 H), dh0 (N, H), dc0 (N, H), dWcU, dWq, dv, dkeys (N, L, K), and
+        which returns dzx (R, 4 H + K), dh0 (N, H), dc0 (N, H), dWcU, dWq, dv, dkeys (N, L, K), and
         dvalues (N, L, A) or None.
     """
     xp = array_module(zx)
     allocate = allocate or xp.empty
     dtype = xp.result_type(zx, h0, c0, WcU, Wq, v, keys, values)
     R, H, A = len(zx), h0.shape[1], values.shape[2]
-    gates = allocate(zx.shape, dtype)
+    gates = allocate((R, 4 * H), dtype)
     inputs = allocate((R, A + H), dtype)  # [context, h] of each step
     h_after = allocate((R, H), dtype)
     weights = allocate((R, keys.shape[1]), dtype)
@@ -63,13 +63,13 @@ def attention_lstm(
     for size in batch_sizes:
         rows = slice(start, start + size)
         inputs[rows, A:] = h[:size]
-        query = affine(h[:size], Wq)  # 1
+        query = zx[rows, 4 * H :] + h[:size] @ Wq  # 1
         context, weights[rows], look_backward = attend(
             query, exp_keys[:size], values[:size], v, buffer[:size]
         )  # 2
         inputs[rows, :A] = context
         z = multiply_few_rows(inputs[rows], WcU, gates[rows])
-        z += zx[rows]  # 3
+        z += zx[rows, : 4 * H]  # 3
         h, c, step_backward = lstm_step(z, c[:size], out=z)  # 4
         h_after[rows] = h
         steps.append((rows, look_backward, step_backward))
@@ -77,12 +77,12 @@ def attention_lstm(
 
     @once
     def backward(dh: Array, dweights: Array, need_dvalues: bool = True) -> tuple[Array, ...]:
-        dz = allocate(zx.shape, dtype)
-        dquery = allocate((R, len(v)), dtype)
+        dzx = allocate(zx.shape, dtype)
+        dz, dquery = dzx[:, : 4 * H], dzx[:, 4 * H :]
         dkeys, dv = xp.zeros(keys.shape, dtype), xp.zeros(v.shape, dtype)
         dvalues = xp.zeros(values.shape, dtype) if need_dvalues else None
         carry_h, carry_c = xp.zeros_like(h0), xp.zeros_like(c0)
-        WcUT, WqT = xp.ascontiguousarray(WcU.T), xp.ascontiguousarray(Wq[:-1].T)
+        WcUT, WqT = xp.ascontiguousarray(WcU.T), xp.ascontiguousarray(Wq.T)
         for rows, look_backward, step_backward in reversed(steps):
             size = rows.stop - rows.start
             dh_t = dh[rows] + carry_h[:size]
@@ -97,9 +97,7 @@ def attention_lstm(
                 dvalues[:size] += dvalues_t
             carry_h[:size] = dinputs[:, A:] + dquery[rows] @ WqT  # from 3 and 1
         dWcU = inputs.T @ dz  # from 3, for all steps at once
-        dWq = xp.empty(Wq.shape, dtype)
-        xp.matmul(inputs[:, A:].T, dquery, out=dWq[:-1])  # from 1
-        dWq[-1] = dquery.sum(axis=0)  # from 1
-        return dz, carry_h, carry_c, dWcU, dWq, dv, dkeys, dvalues
+        dWq = inputs[:, A:].T @ dquery  # from 1
+        return dzx, carry_h, carry_c, dWcU, dWq, dv, dkeys, dvalues
 
     return h_after, weights, backward

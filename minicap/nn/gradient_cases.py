@@ -68,11 +68,11 @@ def layer_cases(
         "attention_lstm": (
             looking,
             {
-                "zx": normal(11, 12),
+                "zx": normal(11, 18),
                 "h0": normal(4, 3),
                 "c0": normal(4, 3),
                 "WcU": normal(5, 12),
-                "Wq": normal(4, 6),
+                "Wq": normal(3, 6),
                 "v": normal(6),
                 "keys": normal(4, 5, 6),
                 "values": normal(4, 5, 2),

@@ -47,6 +47,8 @@ class TrainingConfig:
     """dropout rate of the image features, the bottlenecks and the LSTM's outputs"""
     embedding_dropout: float = 0.0
     """dropout rate of the word embeddings"""
+    image_dropout: float | None = None
+    """dropout rate of the image features, if it is not that of --dropout"""
     clip_norm: float = 0.0
     """maximum L2 norm of the gradient of all parameters together (0: no clipping)"""
     max_length: int = 20
@@ -84,6 +86,12 @@ class TrainingConfig:
     bleu_reward: float = 0.0
     """weight of BLEU-4 in the reward: CIDEr-D plus this times BLEU-4"""
 
+    @property
+    def rates(self) -> tuple[float, float, float]:
+        """The dropout rates of the image features, the other layers, and the word embeddings."""
+        image = self.dropout if self.image_dropout is None else self.image_dropout
+        return image, self.dropout, self.embedding_dropout
+
     def check(self) -> None:
         """Check that every value is in range.
 
@@ -105,6 +113,7 @@ class TrainingConfig:
             ("epsilon", 1e-30 <= self.epsilon < math.inf, "1e-30 or more, and finite"),
             ("dropout", 0 <= self.dropout < 1, "0 or more and less than 1"),
             ("embedding-dropout", 0 <= self.embedding_dropout < 1, "0 or more and less than 1"),
+            ("image-dropout", 0 <= self.rates[0] < 1, "0 or more and less than 1"),
             ("clip-norm", 0 <= self.clip_norm < math.inf, not_negative),
             ("max-length", 3 <= self.max_length <= 1000, "from 3 to 1000"),
             ("min-count", self.min_count >= 1, "1 or more"),

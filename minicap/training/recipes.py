@@ -85,7 +85,9 @@ RECIPES: dict[RecipeName, Recipe] = {
     ),
     "best": BEST,
     # The same with attention, for features of `minicap encode --map`.
-    "attend": replace(BEST, decoder=replace(BEST.decoder, image_input="attention")),
+    "attend": Recipe(
+        replace(BEST.decoder, image_input="attention"), replace(BEST.training, image_dropout=0.2)
+    ),
     # The shipped scenes, in about a minute. Most of the variance in a random network's features is
     # unrelated to the caption; `components` keeps the directions that are related.
     "scenes": Recipe(

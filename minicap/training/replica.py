@@ -73,10 +73,10 @@ class Replica:
             array. The sum of all parts is the mean loss per word, in nats.
         """
         masks: Mapping[str, Array] = {}
-        rates = self.config.dropout, self.config.embedding_dropout
-        if any(rates):  # drawn for the whole batch: they do not depend on the number of workers
+        # Masks are drawn for the whole batch, so they do not depend on the number of workers.
+        if any(self.config.rates):
             rng, width = stream(self.seed, Purpose.MASKS, *place), part.features.shape[1]
-            drawn = draw_masks(self.decoder.config, rng, *rates, width, counts)
+            drawn = draw_masks(self.decoder.config, rng, self.config.rates, width, counts)
             own = masks_of_part(drawn, index)
             masks = {name: to_device(mask, self.xp) for name, mask in own.items()}
         loss, backward = self.loss(part, counts["rows"], masks)
@@ -107,10 +107,11 @@ class Replica:
         if critic is None:
             raise ValueError("self-critical epochs need a Critic")
         features = part.features
-        if self.config.dropout:
+        image_rate, *_ = self.config.rates
+        if image_rate:
             shape = counts["captions"], features.shape[1]
             rng = stream(self.seed, Purpose.MASKS, *place)
-            mask = draw_feature_mask(self.decoder.config, rng, self.config.dropout, shape)
+            mask = draw_feature_mask(self.decoder.config, rng, image_rate, shape)
             features = features * mask[images]
         rng = stream(self.seed, Purpose.SAMPLE, *place)
         # Skip what beam_search draws for the images of the workers before this one.

@@ -49,4 +49,5 @@ ADDED: dict[str, object] = {
     "init_from": None,
     "attention_size": 256,
     "positions": 1,
+    "image_dropout": None,
 }

@@ -28,8 +28,13 @@ BARE = ATTENTION | {"image_bottleneck": 0, "logit_bottleneck": 0}
 L, A = 4, 3
 
 
+EQUAL = ATTENTION | {"attention_size": 0}
+
+
 @pytest.mark.gradcheck
-@pytest.mark.parametrize("sizes", [ATTENTION, BARE], ids=["all layers", "no bottlenecks"])
+@pytest.mark.parametrize(
+    "sizes", [ATTENTION, BARE, EQUAL], ids=["all layers", "no bottlenecks", "equal weights"]
+)
 def test_complex_step(sizes):
     assert_decoder_complex_step(steps=20, dropout=True, **sizes)
 
@@ -112,6 +117,13 @@ def test_a_file_keeps_everything(tmp_path):
     )
     same = generate([loaded], FEATURES, BEAM)
     assert [c[0].ids for c in same] == [c[0].ids for c in generate([model()], FEATURES, BEAM)]
+
+
+def test_without_units_all_weights_are_equal():
+    equal = tiny.model(**tiny.ATTENTION | {"attention_size": 0})
+    features = numpy.random.default_rng(2).normal(size=(2, tiny.WIDTH)).astype("float32")
+    for found in trace([equal], features, [[4, 5, 6], [5]]):
+        assert (found.weights == 0.25).all()
 
 
 @pytest.fixture

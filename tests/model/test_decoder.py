@@ -298,7 +298,7 @@ def test_float32_agrees_with_float64():
     config = DecoderConfig(24, 48, 32, 24)
     p = untrained(rng, 200, 64, config).parameters
     batch = random_batch(rng, 200, 64)
-    masks = draw_masks(config, rng, 0.3, 0.3, 64, batch.counts)
+    masks = draw_masks(config, rng, (0.3,) * 3, 64, batch.counts)
     found = {}
     for q in p, as_float64(p):
         exact = q.flat.dtype == numpy.float64

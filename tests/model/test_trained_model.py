@@ -247,7 +247,8 @@ def test_run_options_of_format_1_load(path, monkeypatch):
         Path("/data/captions.txt"),
     )
     saved["data"]["strict"] = False  # options that were added since
-    saved["training"]["tokenizer"], saved["init_from"] = "course", None
+    saved["training"] |= {"tokenizer": "course", "image_dropout": None}
+    saved["init_from"] = None
     saved["decoder"] |= {"attention_size": 256, "positions": 1}
     for name in "captions", "features":  # one path, until there could be several
         saved["data"][name] = [saved["data"][name]]

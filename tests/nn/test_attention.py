@@ -17,11 +17,11 @@ H, K, L, A = 3, 6, 5, 2
 def packed(rng, positions=L):
     """Random inputs of `attention_lstm`."""
     shapes = {
-        "zx": (sum(BATCH_SIZES), 4 * H),
+        "zx": (sum(BATCH_SIZES), 4 * H + K),
         "h0": (4, H),
         "c0": (4, H),
         "WcU": (A + H, 4 * H),
-        "Wq": (H + 1, K),
+        "Wq": (H, K),
         "v": (K,),
         "keys": (4, positions, K),
         "values": (4, positions, A),
@@ -102,14 +102,16 @@ def test_one_position_is_the_lstm_with_that_context_as_input():
     h, weights, backward = attention_lstm(**inputs)
     assert (weights == 1).all()
     caption = numpy.concatenate([numpy.arange(size) for size in BATCH_SIZES])
-    zx = inputs["zx"] + (inputs["values"][:, 0] @ inputs["WcU"][:A])[caption]
+    zx = inputs["zx"][:, : 4 * H] + (inputs["values"][:, 0] @ inputs["WcU"][:A])[caption]
     expected, lstm_backward = lstm(zx, inputs["h0"], inputs["c0"], inputs["WcU"][A:], BATCH_SIZES)
     numpy.testing.assert_allclose(h, expected, rtol=0, atol=1e-13)
     dzx, dh0, dc0, dWcU, dWq, dv, dkeys, dvalues = backward(dh, numpy.ones((11, 1)))
     wanted = lstm_backward(dh)
-    for found, want in zip((dzx, dh0, dc0, dWcU[A:]), wanted, strict=True):
+    for found, want in zip((dzx[:, : 4 * H], dh0, dc0, dWcU[A:]), wanted, strict=True):
         numpy.testing.assert_allclose(found, want, rtol=0, atol=1e-12)
-    assert not any(abs(array).max() > 1e-15 for array in (dWq, dv, dkeys)), "nothing to choose"
+    assert not any(abs(array).max() > 1e-15 for array in (dzx[:, 4 * H :], dWq, dv, dkeys)), (
+        "nothing to choose"
+    )
     context = numpy.zeros((4, 4 * H))
     numpy.add.at(context, caption, wanted[0])
     numpy.testing.assert_allclose(dvalues[:, 0], context @ inputs["WcU"][:A].T, atol=1e-12)
@@ -127,10 +129,11 @@ def test_equal_to_pytorch():
     state, c, start, hs, all_weights = t["h0"], t["c0"], 0, [], []
     for size in BATCH_SIZES:
         state, c = state[:size], c[:size]
-        query = state @ t["Wq"][:-1] + t["Wq"][-1]
+        rows = slice(start, start + size)
+        query = t["zx"][rows, 4 * H :] + state @ t["Wq"]
         a = torch.softmax(torch.tanh(t["keys"][:size] + query[:, None]) @ t["v"], dim=1)
         context = torch.einsum("nl,nla->na", a, t["values"][:size])
-        z = t["zx"][start : start + size] + torch.cat([context, state], 1) @ t["WcU"]
+        z = t["zx"][rows, : 4 * H] + torch.cat([context, state], 1) @ t["WcU"]
         i, j, f, o = z.chunk(4, dim=1)
         c = torch.sigmoid(f + 1) * c + torch.sigmoid(i) * torch.tanh(j)
         state = torch.sigmoid(o) * torch.tanh(c)
@@ -174,11 +177,11 @@ def test_memory_does_not_grow_with_words_times_positions_times_width():
 
     def kept(steps):
         inputs = {
-            "zx": rng.normal(size=(steps * batch, 4 * H)),
+            "zx": rng.normal(size=(steps * batch, 4 * H + width)),
             "h0": rng.normal(size=(batch, H)),
             "c0": rng.normal(size=(batch, H)),
             "WcU": rng.normal(size=(A + H, 4 * H)),
-            "Wq": rng.normal(size=(H + 1, width)),
+            "Wq": rng.normal(size=(H, width)),
             "v": rng.normal(size=width),
             "keys": rng.normal(size=(batch, positions, width)),
             "values": rng.normal(size=(batch, positions, A)),

@@ -106,6 +106,9 @@ def test_each_dropout_rate_is_for_its_own_layers(data, seen, count):
         ({"embedding_dropout": 0.5}, {"lstm"}),
         ({"dropout": 0.5}, {"features", "img_embed_bottleneck_to_h0", "token_logits_bottleneck",
                             "token_logits"}),
+        ({"image_dropout": 0.5}, {"features"}),
+        ({"dropout": 0.5, "image_dropout": 0.0}, {"img_embed_bottleneck_to_h0",
+                                                  "token_logits_bottleneck", "token_logits"}),
     ):  # fmt: skip
         seen.clear()
         Trainer(recipe(**rates), data, 0, workers=count).train_step(batch)
@@ -116,7 +119,7 @@ def test_each_dropout_rate_is_for_its_own_layers(data, seen, count):
 def test_each_dropout_rate_is_as_high_as_it_says():
     rng, config = numpy.random.default_rng(0), DecoderConfig(40, 40, 40, 40)
     counts = {"captions": 100, "words": 100, "rows": 100}
-    masks = draw_masks(config, rng, 0.2, 0.7, 40, counts)
+    masks = draw_masks(config, rng, (0.2, 0.2, 0.7), 40, counts)
     assert len(masks) == 5
     for name, mask in masks.items():
         assert abs((mask == 0).mean() - (0.7 if name == "lstm" else 0.2)) < 0.05, name
