@@ -12,7 +12,7 @@ from minicap.server.samples import drawn_samples
 from tests.server.conftest import noise
 from tests.test_caption import save_encoder
 from tests.test_site import CHROMIUM, FLAGS
-from tests.tiny import model
+from tests.tiny import ATTENTION, model
 
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api")
@@ -20,11 +20,11 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lab")
+@contextlib.contextmanager
+def serving(folder, model):
+    """Run a server with a model; yields its address."""
     encoder = save_encoder(folder / "encoder.onnx")
-    model().save(folder / "model.safetensors")
+    model.save(folder / "model.safetensors")
     command = [sys.executable, "-m", "minicap", "serve", "--port=0", f"--encoder={encoder}"]
     process = subprocess.Popen(
         [*command, f"--model={folder / 'model.safetensors'}"],
@@ -36,6 +36,18 @@ def address(tmp_path_factory):
     yield re.search(r"http://\S+", lines[1])[0]
     process.terminate()
     process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("lab"), model()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def attending(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("lab"), model(**ATTENTION)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +67,7 @@ def open_lab(browser, address):
     seen = []
 
     @contextlib.contextmanager
-    def opened(width=1280, height=900, **settings):
+    def opened(width=1280, height=900, address=address, **settings):
         context = browser.new_context(
             viewport={"width": width, "height": height}, reduced_motion="reduce", **settings
         )
@@ -261,3 +273,43 @@ def test_the_camera(open_lab):
         page.click("#shoot")
         assert words(page)
         assert page.locator("#viewfinder").is_hidden()
+
+
+def drawn(page):
+    """The map's colours, as a list of RGBA values; None if no map is shown."""
+    return page.evaluate(
+        """() => { const map = document.querySelector("#map");
+        if (map.hidden) return null;
+        const { data } = map.getContext("2d").getImageData(0, 0, map.width, map.height);
+        return [map.width, map.height, ...data]; }"""
+    )
+
+
+def test_a_selected_word_shows_where_the_model_looked(open_lab, attending):
+    with open_lab(address=attending) as page:
+        assert page.locator("#map").is_hidden() and page.locator("#legend").is_hidden()
+        upload(page)
+        shown = words(page)
+        assert drawn(page) is None and page.locator("#legend").is_visible()
+        first = page.locator("#words button").nth(0)
+        first.click()
+        width, height, *pixels = drawn(page)
+        assert width == height == 32 and len({tuple(pixels[i : i + 3]) for i in (0, 124)}) == 2
+        photo, over = page.locator("#shown").bounding_box(), page.locator("#map").bounding_box()
+        assert photo == over, "the map covers the photo"
+        check_accessible(page)
+        if len(shown) > 1:
+            page.locator("#words button").nth(1).click()
+            assert drawn(page)[2:] != pixels
+            page.locator("#words button").nth(1).click()
+        else:
+            first.click()
+        assert drawn(page) is None, "selecting it again shows the photo alone"
+
+
+def test_a_model_without_attention_shows_no_map(open_lab):
+    with open_lab() as page:
+        upload(page)
+        words(page)
+        page.locator("#words button").nth(0).click()
+        assert drawn(page) is None and page.locator("#legend").is_hidden()
