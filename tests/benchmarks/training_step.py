@@ -86,8 +86,9 @@ def operations(work: str, batches) -> float:
     return 2 * (3 * rows * per_row + size * per_image)
 
 
-def new_trainer(work: str, threads: int, device: str = "cpu"):
-    """Make a trainer for a work's sizes; its own data set is a placeholder of one caption."""
+def new_trainer(work: str, threads: int, device: str = "cpu", decoder=None):
+    """Make a trainer for a work's sizes, or with another decoder; its own data set is a placeholder
+    of one caption."""
     from minicap.backend import device_module
     from minicap.data.dataset import Dataset, Split
     from minicap.data.features import Scaling
@@ -108,7 +109,8 @@ def new_trainer(work: str, threads: int, device: str = "cpu"):
     )
     splits = {"train": split, "dev": split}
     dataset = Dataset(splits, vocabulary, Scaling.none(feature), None, [])
-    recipe = Recipe(DecoderConfig(*widths), replace(RECIPES["course"].training, clip_norm=5.0))
+    decoder = decoder or DecoderConfig(*widths)
+    recipe = Recipe(decoder, replace(RECIPES["course"].training, clip_norm=5.0))
     return Trainer(recipe, dataset, 0, threads, device_module(device))
 
 
