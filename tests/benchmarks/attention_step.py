@@ -10,7 +10,7 @@ torch-compiled  the same, with torch.compile for the attention and for the LSTM'
 
 128 captions of images with 49 positions of 512 numbers, an LSTM of 512, keys of 256, words of 200,
 2,539 words, no dropout. The variants run interleaved, each in its own process, after a warm-up.
-Printed are the minimum and median milliseconds of a step, the ratio to minicap, and the peak memory.
+Printed are the minimum and median milliseconds of a step, the ratio to minicap, and peak memory.
 """
 
 import argparse
