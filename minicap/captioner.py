@@ -194,7 +194,8 @@ class Captioner:
         photo, rng = load_image(image), numpy.random.default_rng(seed)
         features = self.encoder([photo])
         best = generate(self.models, features, config, count, rng)[0][0]
-        words = [self.models[0].vocabulary.words[number] for number in self.token_ids(best)]
+        v = self.models[0].vocabulary
+        words = ["(end)" if n == v.end else v.words[n] for n in self.token_ids(best)]
         weights = self.attention(to_host(features)[0], best)
         return attention_sheet(photo, words, weights, self.encoder.preprocessing)
 
