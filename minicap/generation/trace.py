@@ -32,7 +32,7 @@ class Trace:
     log_probabilities: numpy.ndarray
     gates: numpy.ndarray
     cells: numpy.ndarray
-    weights: numpy.ndarray | None
+    weights: numpy.ndarray | None = None
 
 
 def trace(

@@ -236,7 +236,8 @@ def arrays(state: State) -> list[numpy.ndarray]:
     h, c, *image = state
     if image and isinstance(image[0], Looking):
         exp_keys, values = image[0].arrays()
-        image = [numpy.log(exp_keys) / 2, values]  # the files compute with the keys themselves
+        # The files compute with the keys themselves.
+        image = [numpy.log(to_host(exp_keys)) / 2, values]
     return [h, c, *image]
 
 
