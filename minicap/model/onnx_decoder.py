@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from minicap.backend import to_host
+from minicap.backend import array_module, to_host
 from minicap.model.attending_decoder import Looking
 from minicap.model.decoder import State, split_lstm
 from minicap.model.trained_model import Model
@@ -237,7 +237,7 @@ def arrays(state: State) -> list[numpy.ndarray]:
     if image and isinstance(image[0], Looking):
         exp_keys, values = image[0].arrays()
         # The files compute with the keys themselves.
-        image = [numpy.log(to_host(exp_keys)) / 2, values]
+        image = [array_module(exp_keys).log(exp_keys) / 2, values]
     return [h, c, *image]
 
 
