@@ -8,7 +8,7 @@ import minicap
 from minicap.encoder.photos import find_all
 from minicap.generation.options import CaptionOptions
 from minicap.utils import command_line
-from minicap.utils.errors import plain
+from minicap.utils.errors import UserError, plain
 from minicap.utils.files import save_png
 
 FEW = 8  # photos; with more, each core encodes photos of its own, which is faster
@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int | None:
             return 130
         return report(*done, options.out)
     if options.attention:
+        if len(photos.names) != 1:
+            raise UserError(f"--attention draws one photo; these are {len(photos.names):,}")
         photo = photos.open(photos.names[0])
         save_png(captioner.attention_picture(photo, *how), options.attention)
     failed = False

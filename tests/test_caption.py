@@ -455,7 +455,7 @@ def test_attention_is_drawn_for_one_photo_and_a_model_that_has_it(
     for photo in photos:
         Image.new("RGB", (20, 20)).save(photo)
     picture = f"--attention={tmp_path / 'out.png'}"
-    with pytest.raises(UserError, match="the caption of one photo"):
+    with pytest.raises(UserError, match="draws one photo; these are 2"):
         caption.main([*map(str, photos), f"--model={attending}", f"--encoder={encoder}", picture])
     with pytest.raises(UserError, match="this model has no attention"):
         caption.main([str(photos[0]), f"--model={trained}", f"--encoder={encoder}", picture])

@@ -17,7 +17,7 @@ from minicap.evaluation.gallery import Gallery, choose, gallery, read_scenes
 from minicap.evaluation.html_report import html_report, read_history
 from minicap.evaluation.metrics import Scorer, Tokenizer
 from minicap.evaluation.options import EvaluationOptions
-from minicap.evaluation.predictions import check_features, looks, predict
+from minicap.evaluation.predictions import attention_weights, check_features, predict
 from minicap.evaluation.summary import to_json
 from minicap.generation.generate import check_vocabularies
 from minicap.model import checkpoint
@@ -124,6 +124,6 @@ def report(
     rows = [row for row, name in enumerate(images.names) if name in shown]
     chosen = choose(evaluation, rows or range(len(images.names)), options.shown)
     drawn = [row for group in chosen.values() for row in group if images.names[row] in shown]
-    attention = looks(models, images, evaluation.predictions, drawn)
+    attention = attention_weights(models, images, evaluation.predictions, drawn)
     history = read_history(options.source.parent)
     return html_report(evaluation, chosen, shown, history, attention)

@@ -246,7 +246,8 @@ def maps(
 ) -> Html | None:
     """A foldable section: where the decoder looked for each token of the best caption."""
     assert evaluation.vocabulary is not None
-    words = [evaluation.vocabulary.words[number] for number in evaluation.predictions[row][0].ids]
+    v, ids = evaluation.vocabulary, evaluation.predictions[row][0].ids
+    words = [END if number == v.end else v.words[number] for number in ids]
     preprocessing = (evaluation.images.encoder or {}).get("preprocessing", "")
     try:
         _, *drawn = overlays(open(), weights, preprocessing, MAP)

@@ -69,7 +69,7 @@ def as_prediction(vocabulary: Vocabulary, caption: Caption) -> Prediction:
     return Prediction(vocabulary.decode(caption.ids), probabilities, caption.score, ids)
 
 
-def looks(
+def attention_weights(
     models: Sequence[Model],
     images: EvaluationSet,
     predictions: Sequence[Sequence[Prediction]],

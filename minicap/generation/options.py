@@ -54,7 +54,9 @@ class CaptionOptions:
         if not self.photos:
             raise UserError("name at least one photo")
         self.generation.check()
-        if self.attention and (len(self.photos) > 1 or self.out):
-            raise UserError("--attention draws the caption of one photo, without --out")
+        if self.attention and self.out:
+            raise UserError("--attention cannot be used with --out: it draws one photo")
+        if self.attention and self.attention.suffix.lower() != ".png":
+            raise UserError(f"--attention {self.attention}: the file's name must end in .png")
         if self.out:
             check_output(self.out)

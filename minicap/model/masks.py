@@ -65,7 +65,7 @@ def draw_feature_mask(
     """Draw the dropout mask of images' features, on the host.
 
     All positions of an image lose the same features. If each lost its own, their mean would still
-    contain nearly everything, and dropout would do nothing.
+    contain nearly everything, and dropout would have little effect.
 
     Args:
         config, rng: as for `draw_masks`.

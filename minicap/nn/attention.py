@@ -19,19 +19,20 @@ all positions, so it changes no weight and is left out.
 
 from collections.abc import Callable
 
-import numpy
-
 from minicap.backend import Array, array_module
 from minicap.nn.once import once
 
+# A key of +-20 makes the tanh +-1, unless the query is about as large and opposite.
+LIMIT = 20.0
+
 
 def exponentials(x: Array) -> Array:
-    """Compute exp(2 x) of keys or queries.
+    """Compute exp(2 x) of keys or queries, for x limited to +-LIMIT.
 
-    Where that overflows, to infinity, s is 0 and the tanh 1, which is right.
+    Products of two of them then neither overflow nor become NaN in float32.
     """
-    with numpy.errstate(over="ignore"):
-        return array_module(x).exp(2 * x)
+    xp = array_module(x)
+    return xp.exp(2 * xp.maximum(xp.minimum(x, LIMIT), -LIMIT))
 
 
 def attend(

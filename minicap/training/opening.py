@@ -80,7 +80,7 @@ def with_positions(config: DecoderConfig, dataset: Dataset) -> DecoderConfig:
         UserError: the features are pooled.
     """
     if config.image_input != "attention":
-        return config
+        return replace(config, positions=1)
     positions = (dataset.encoder or {}).get("positions")
     if not positions:
         raise UserError(

@@ -3,7 +3,8 @@
     minicap scenes --pictures pictures --split train --count 5000
     minicap scenes --pictures pictures --split dev --count 600
     minicap encode pictures --map --components 128 --encoder pretrained --out maps
-    minicap train --recipe attend --captions data/scenes/captions.txt.gz --features maps ...
+    minicap train --recipe scenes --image-input attention --components 0 --standardise
+        --captions data/scenes/captions.txt.gz --features maps ... (see chapter 15)
     python tests/benchmarks/localisation.py MODEL... --features maps [--split dev]
 
 For each word of a generated caption that names the subject or the companion, and names it rightly:

@@ -175,8 +175,9 @@ def test_curves_need_two_epochs(result, epochs):
 
 
 def test_the_maps_of_each_word_are_shown(result):
-    captions = [replace(result.predictions[0][0], ids=[4, 5, 6, 3])]
     vocabulary = Vocabulary(["a", "dog", HOSTILE])
+    words = ("a", "dog", HOSTILE, vocabulary.words[vocabulary.end])
+    captions = [replace(result.predictions[0][0], ids=[vocabulary.ids[word] for word in words])]
     shown = replace(result, predictions=[captions, *result.predictions[1:]], vocabulary=vocabulary)
     weights = numpy.full((4, 9), 1 / 9)
     gallery = {"0.jpg": image_of(), "1.jpg": image_of()}
@@ -184,7 +185,7 @@ def test_the_maps_of_each_word_are_shown(result):
     read = Reader(text)
     assert len(read.all("img")) == 2 + 4
     assert HOSTILE not in text
-    for word in vocabulary.words[3:7]:
+    for word in ("a", "dog", HOSTILE, "∎"):
         assert word in read.texts
     with_map, without = text.split("1.jpg")[0], text.split("1.jpg")[-1]
     assert "Where it looked" in with_map and "Where it looked" not in without

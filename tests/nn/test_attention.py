@@ -66,6 +66,19 @@ def test_large_scores_do_not_overflow():
 
 
 @pytest.mark.gradcheck
+@pytest.mark.parametrize("query", [-60, -40, 40, 60])
+@pytest.mark.parametrize("key", [-60, -40, 40, 60])
+def test_keys_and_queries_of_any_size_give_finite_weights(key, query):
+    keys = numpy.array([[[key], [0]]], "float32")
+    with numpy.errstate(all="raise", under="ignore"):
+        _, weights, backward = attend(
+            numpy.full((1, 1), query, "float32"), exponentials(keys), keys, numpy.ones(1, "float32")
+        )
+        found = backward(numpy.ones((1, 1), "float32"), numpy.ones((1, 2), "float32"))
+    assert weights.sum() == pytest.approx(1)
+    assert all(numpy.isfinite(array).all() for array in found)
+
+
 def test_keys_whose_exponential_overflows_have_the_right_weights():
     """exp(2 k) is infinite or 0 in float32; tanh of key and query is 1 or -1."""
     keys = numpy.array([[[60], [-60], [0]]], "float32")

@@ -1,6 +1,7 @@
 """The page in a real browser, as a user works with it: by mouse, by keyboard, on a phone."""
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,8 @@ import sys
 
 import pytest
 
+from minicap.evaluation.attention_maps import COLOURS
+from minicap.server.app import PAGE
 from minicap.server.samples import drawn_samples
 from tests.server.conftest import noise
 from tests.test_caption import save_encoder
@@ -313,3 +316,10 @@ def test_a_model_without_attention_shows_no_map(open_lab):
         words(page)
         page.locator("#words button").nth(0).click()
         assert drawn(page) is None and page.locator("#legend").is_hidden()
+
+
+def test_the_page_and_the_pictures_have_the_same_colours():
+    listed = re.search(r"COLOURS = (\[\[.+?\]\]);", (PAGE / "lab.js").read_text())[1]
+    assert json.loads(listed) == COLOURS.tolist()
+    style = (PAGE / "lab.css").read_text()
+    assert ", ".join(f"#{int(r):02x}{int(g):02x}{int(b):02x}" for r, g, b in COLOURS) in style

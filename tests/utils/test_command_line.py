@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 from minicap import caption, encode, evaluate, train
+from minicap.generation.options import CaptionOptions
 from minicap.training.options import RunOptions
 from minicap.utils import command_line
 from minicap.utils.errors import UnusableImage, UserError, plain
@@ -17,7 +18,7 @@ from minicap.utils.renamed import REMOVED, RENAMED, option
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     train: RunOptions,
-    caption: caption.Options,
+    caption: CaptionOptions,
     evaluate: evaluate.Options,
     encode: encode.Options,
 }

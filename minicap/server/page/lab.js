@@ -92,7 +92,6 @@ function usePhoto(source, { id = null, bytes = null }) {
   Object.assign(state, { id, bytes, prefix: [], selected: -1 });
   const image = $("#shown");
   if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
-  state.answer = null;
   showMap(-1);
   image.src = source;
   image.hidden = false;
@@ -150,7 +149,8 @@ const COLOURS = [[10, 30, 95], [128, 124, 118], [255, 232, 70]]; // as in attent
 const SMOOTH = 16; // pixels of the map for each position
 
 function showMap(place) {
-  const maps = state.answer?.attention, shown = Boolean(maps?.[place]) && !$("#shown").hidden;
+  const maps = state.answer?.photo === state.id ? state.answer?.attention : undefined;
+  const shown = Boolean(maps?.[place]) && !$("#shown").hidden;
   $("#legend").hidden = !maps;
   $("#map").hidden = !shown;
   $("#frame").classList.toggle("mapped", shown);
