@@ -15,6 +15,7 @@ import numpy
 from threadpoolctl import ThreadpoolController
 
 from minicap.utils.errors import UserError
+from minicap.utils.ranks import world
 
 R = TypeVar("R")
 Array = Any  # numpy.ndarray or cupy.ndarray
@@ -69,7 +70,7 @@ def device_module(device: str) -> ModuleType:
         device: "cpu" or "cuda".
 
     Returns:
-        numpy or cupy.
+        numpy or cupy. The ranks of an MPI job on this machine divide its GPUs among them.
 
     Raises:
         UserError: unknown device; or CuPy or a usable GPU is missing.
@@ -93,6 +94,8 @@ def device_module(device: str) -> ModuleType:
         raise UserError(message) from error
     if count == 0:
         raise UserError("--device cuda: CuPy finds no GPU: use --device cpu")
+    if world().size > 1:
+        cupy.cuda.Device(world().rank_here % count).use()
     module: ModuleType = cupy
     return module
 

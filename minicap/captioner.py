@@ -1,6 +1,7 @@
 """Caption images: joins an encoder, models and generation."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from minicap.generation.trace import trace
 from minicap.model.pretrained import PRETRAINED
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
+from minicap.utils.ranks import world
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -90,6 +92,8 @@ class Captioner:
     ) -> Iterator[tuple[list[dict], dict[str, str]]]:
         """Generate captions for any number of photos, in groups, while the next ones are read.
 
+        The ranks of an MPI job share the groups.
+
         Args:
             photos: from `minicap.encoder.photos`.
             config: how to generate.
@@ -99,42 +103,55 @@ class Captioner:
             workers: batches of photos that the encoder encodes at the same time.
 
         Yields:
-            For each group of `group_size` photos: rows with "photo", "caption", "score" and "doubt"
-            (why the caption is doubtful, or ""); and photo -> the reason for those that cannot be
-            read.
+            On rank 0, for each group of `group_size` photos: rows with "photo", "caption", "score"
+            and "doubt" (why the caption is doubtful, or ""); and photo -> the reason for those that
+            cannot be read. On other ranks nothing.
 
         Raises:
             UserError: an option is out of range.
         """
         from minicap.encoder.pipeline import encode_batches
 
-        names, size = photos.names[done * self.group_size :], self.encoder.batch
-        batches = [names[start : start + size] for start in range(0, len(names), size)]
-        encoded = encode_batches(self.encoder, batches, photos.open, workers + 1, workers)
+        names, size = photos.names, self.encoder.batch
         draws = count * (min(model.max_length for model in self.models) - 1)  # for each photo
-        group: list[tuple[str, numpy.ndarray]] = []
-        unusable: dict[str, str] = {}
-        for number, (batch, (features, reasons)) in enumerate(zip(batches, encoded), 1):
-            group += [pair for pair in zip(batch, features, strict=True) if pair[0] not in reasons]
-            unusable |= reasons
-            if number * size % self.group_size == 0 or number == len(batches):
-                stream, found = numpy.random.PCG64(seed), []
-                rng = numpy.random.Generator(stream.advance(done * self.group_size * draws))
-                if group:
-                    array = numpy.stack([row for _, row in group])
+
+        def batches(group: int) -> list[list[str]]:
+            own = names[group * self.group_size :][: self.group_size]
+            return [own[start : start + size] for start in range(0, len(own), size)]
+
+        def compute(groups: Iterator[int]) -> Iterator[tuple[list[dict], dict[str, str]]]:
+            groups, ahead = itertools.tee(groups)
+            wanted = (batch for group in ahead for batch in batches(group))
+            encoded = encode_batches(self.encoder, wanted, photos.open, workers + 1, workers)
+            for group in groups:
+                usable: list[tuple[str, numpy.ndarray]] = []
+                unusable: dict[str, str] = {}
+                for batch in batches(group):
+                    features, reasons = next(encoded)
+                    pairs = zip(batch, features, strict=True)
+                    usable += [pair for pair in pairs if pair[0] not in reasons]
+                    unusable |= reasons
+                stream = numpy.random.PCG64(seed).advance(group * self.group_size * draws)
+                rng = numpy.random.Generator(stream)
+                array, found = numpy.array([row for _, row in usable]), []
+                if usable:
                     found = generate(self.models, array, config, count, rng)
-                rows = [
-                    {
-                        "photo": name,
-                        "caption": self.text(caption),
-                        "score": caption.score,
-                        "doubt": self.doubt(features, caption),
-                    }
-                    for (name, features), captions in zip(group, found, strict=True)
-                    for caption in captions[:count]
-                ]
-                yield rows, unusable
-                group, unusable, done = [], {}, done + 1
+                yield (
+                    [
+                        {
+                            "photo": name,
+                            "caption": self.text(caption),
+                            "score": caption.score,
+                            "doubt": self.doubt(features, caption),
+                        }
+                        for (name, features), captions in zip(usable, found, strict=True)
+                        for caption in captions[:count]
+                    ],
+                    unusable,
+                )
+
+        total = -(-len(names) // self.group_size)
+        yield from world().in_order(range(done, total), compute)
 
     def doubt(self, features: numpy.ndarray, caption: Caption) -> str:
         """Say why a caption is doubtful; "" if it is not, or if the model has no such limits.
@@ -254,7 +271,7 @@ class Captioner:
                         row |= {"score": score} if scores else {}
                     file.append(rows, unusable)
                     bar.update(min(size, total - bar.n))
-            return file.finish()
+            return world().first(file.finish)
 
     def text(self, caption: Caption) -> str:
         """Return the caption's text."""

@@ -15,6 +15,7 @@ from minicap.encoder.session import EXPORTED, Encoder, open_encoder
 from minicap.utils import command_line
 from minicap.utils.errors import UserError, plain
 from minicap.utils.files import exclusive
+from minicap.utils.ranks import world
 
 CPUS = command_line.cpu_count()
 
@@ -74,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int | None:
     path = options.encoder
     if options.map:
         made = Path(f"{options.out}.onnx")
-        path = map_encoder(path, photos, options.components, made, options.preprocessing)
+        how = path, photos, options.components, made, options.preprocessing
+        path = world().first(lambda: map_encoder(*how))
     encoder = open_encoder(path, options.device, 1, options.preprocessing)
     busy = f"{options.out}: another process is encoding into this store"
     with exclusive(options.out / LOCK, busy):

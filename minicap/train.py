@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int | None:
         except Interrupted:
             print(f"stopped and saved; resume with: minicap train --resume {run.folder}")
             return 130
-        report(run, options, photos)
+        run.trainer.ranks.first(lambda: report(run, options, photos))
     return None
 
 

@@ -105,7 +105,7 @@ def feature_files(folder: Path) -> None:
     features.save(folder / "compressed.npz", rng.normal(size=(5, 3)))
     about = {"id": "a", "name": "b", "preprocessing": "c", "feature_size": 5}
     store = FeatureStore.create(folder / "store", features.names, about, 4)
-    list(store.fill((array[start : start + 4], {}) for start in range(0, 20, 4)))
+    list(store.fill((start, array[start : start + 4], {}) for start in range(0, 20, 4)))
 
 
 def picture_files(folder: Path) -> None:

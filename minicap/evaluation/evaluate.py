@@ -5,8 +5,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy
-
 from minicap.backend import device_module
 from minicap.data.evaluation_set import read_evaluation_set, sources, training_set
 from minicap.data.results import coco_numbers, image_ids, read_results, results_text
@@ -24,6 +22,7 @@ from minicap.model import checkpoint
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
 from minicap.utils.files import listed, write_text
+from minicap.utils.ranks import world
 
 SCORES, CAPTIONS, REPORT = "scores.json", "captions.json", "report.html"
 
@@ -66,9 +65,8 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
     scorer = Scorer(images.references, tokenizer, options.meteor)
     ids = image_ids(images.names, coco_numbers(files.captions))
     if models:
-        rng = numpy.random.default_rng(options.seed)
         notes += check_features(models, images)
-        predictions = predict(models, images, options.generation, rng)
+        predictions = predict(models, images, options.generation, options.seed)
     else:
         texts = read_results(options.source, ids)
         predictions = [[Prediction(texts[name])] for name in images.names]
@@ -99,11 +97,14 @@ def evaluate(options: EvaluationOptions) -> tuple[Evaluation, list[Path]]:
         CAPTIONS: results_text(dict(zip(images.names, captions, strict=True)), ids),
         REPORT: report(evaluation, models, shown, options),
     }
-    paths = []
-    for name, text in contents.items():
-        paths.append(options.folder / name)
-        write_text(paths[-1], text)
-    return evaluation, paths
+    paths = {options.folder / name: text for name, text in contents.items()}
+
+    def write() -> None:
+        for path, text in paths.items():
+            write_text(path, text)
+
+    world().first(write)
+    return evaluation, list(paths)
 
 
 def check_output(folder: Path, inputs: list[Path]) -> None:

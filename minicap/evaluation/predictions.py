@@ -1,5 +1,6 @@
 """Captions for a whole evaluation set, with their probabilities."""
 
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from minicap.generation.generate import encoder_warnings, generate
 from minicap.generation.trace import trace
 from minicap.model.trained_model import Model
 from minicap.utils.errors import UserError
+from minicap.utils.ranks import world
 
 BATCH = 256  # images captioned together
 
@@ -37,29 +39,33 @@ def predict(
     models: Sequence[Model],
     images: EvaluationSet,
     config: GenerationConfig,
-    rng: numpy.random.Generator,
+    seed: int,
 ) -> list[list[Prediction]]:
-    """Generate captions for each image.
+    """Generate captions for each image. The ranks of an MPI job share the images.
 
     Args:
         models: one, or several that generate together.
         images: with features that `check_features` accepts.
         config: how to generate.
-        rng: for sampling.
+        seed: of samples.
 
     Returns:
         The candidates for each image, best first.
     """
     features = images.features
     assert features is not None
-    predictions = []
+    draws = min(model.max_length for model in models) - 1  # for each image
+
+    def predict_batch(start: int) -> list[list[Prediction]]:
+        batch = features[start : start + BATCH]
+        rng = numpy.random.Generator(numpy.random.PCG64(seed).advance(start * draws))
+        found = generate(models, batch, config, rng=rng)
+        bar.update(len(batch))
+        return [[as_prediction(models[0].vocabulary, c) for c in captions] for captions in found]
+
     with tqdm(total=len(features), unit="image", disable=not sys.stderr.isatty()) as bar:
-        for start in range(0, len(features), BATCH):
-            batch = features[start : start + BATCH]
-            for captions in generate(models, batch, config, rng=rng):
-                predictions.append([as_prediction(models[0].vocabulary, c) for c in captions])
-                bar.update()
-    return predictions
+        batches = world().share(range(0, len(features), BATCH), predict_batch)
+    return list(itertools.chain(*batches))
 
 
 def as_prediction(vocabulary: Vocabulary, caption: Caption) -> Prediction:

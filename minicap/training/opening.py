@@ -17,6 +17,7 @@ from minicap.training.run import LOCK, MODEL, RUN, Run
 from minicap.training.trainer import Trainer
 from minicap.utils.errors import UserError
 from minicap.utils.files import exclusive
+from minicap.utils.ranks import world
 
 
 @contextmanager
@@ -59,15 +60,17 @@ def open_run(options: RunOptions) -> Iterator[Run]:
     recipe = replace(recipe, decoder=with_positions(recipe.decoder, dataset))
     trainer = Trainer(recipe, dataset, options.seed, options.workers, xp, model)
     existed = bool(options.out and options.out.exists())
-    folder = options.resume or new_folder(options.out, options.recipe)
+    ranks = world()
+    folder = options.resume or ranks.first(lambda: new_folder(options.out, options.recipe))
+    busy = f"{folder}: another process is training in this folder"
     try:
-        with exclusive(folder / LOCK, f"{folder}: another process is training in this folder"):
+        with exclusive(folder / LOCK, busy):
             run = Run(folder, trainer, options.to_json())
             if options.resume:
                 run.restore(*checkpoint.load(folder / RUN, "run"))
             yield run
     except UserError:
-        if not (options.resume or existed):
+        if not (options.resume or existed or ranks.rank):
             with contextlib.suppress(OSError):  # a folder that is not empty stays
                 folder.rmdir()
         raise

@@ -33,6 +33,7 @@ from minicap.training.run import RUN
 from minicap.utils.command_line import cpu_count
 from minicap.utils.errors import UserError
 from minicap.utils.files import exclusive
+from minicap.utils.ranks import world
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,19 @@ class PublicData:
         Raises:
             UserError: the user did not agree to the download, or a step failed.
         """
-        data = self.data_set
-        self.download(data)
+        data, path = self.data_set, self.encoder or EXPORTED
+        world().first(lambda: self.download_and_export(data, path))
         files = data_files(data, self.folder)
-        path = self.encoder or EXPORTED
-        if not path.exists() and not self.encoder:
-            print(f"export    InceptionV3 to {path}, about a minute", flush=True)
-            export(ExportOptions())
         self.encode(data, Encoder(path, device, 1), device)
         print(f"train     {data.training}; the progress bar shows the time left", flush=True)
         return files
+
+    def download_and_export(self, data: PublicDataset, path: Path) -> None:
+        """Download the data set and export the encoder, if they are missing."""
+        self.download(data)
+        if not path.exists() and not self.encoder:
+            print(f"export    InceptionV3 to {path}, about a minute", flush=True)
+            export(ExportOptions())
 
     def download(self, data: PublicDataset) -> None:
         """Show source, licence and size, ask, and download what is missing."""

@@ -5,6 +5,7 @@ run.safetensors     the checkpoint to resume from
 metrics.jsonl       one line of JSON per epoch
 """
 
+import itertools
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy
 from tqdm import tqdm
 
 from minicap.data.dataset import Dataset
@@ -94,7 +96,9 @@ class Run:
         )
 
     def save(self) -> None:
-        """Write the checkpoint and the metrics."""
+        """Write the checkpoint and the metrics (rank 0 does)."""
+        if self.trainer.ranks.rank:
+            return
         arrays, place = self.trainer.state()
         about = {
             "place": place,
@@ -199,7 +203,7 @@ class Run:
                     f"{progress.words / seconds:,.0f} {unit}/s",
                     refresh=False,
                 )
-                if interrupted:
+                if trainer.ranks.total(len(interrupted)):  # ranks may see Ctrl-C a step apart
                     progress.seconds = seconds
                     self.save()
                     raise Interrupted
@@ -233,18 +237,29 @@ class Run:
             + (f"  dev CIDEr-D {line['dev_cider']:.4f}" if "dev_cider" in line else "")
             + f"  {line[f'{unit}_per_second']:,} {unit}/s{'  (best so far)' if best else ''}"
         )
+        if not trainer.same_on_all_ranks():
+            raise UserError(
+                f"after epoch {line['epoch']}, the ranks' parameters differ: a machine computes "
+                "wrongly, or the ranks read different files. The previous epoch is saved"
+            )
         trainer.end_epoch()
         progress.loss_sum, progress.words, progress.seconds = 0.0, 0, 0.0
-        if best:
+        if best and not trainer.ranks.rank:
             self.model().save(self.folder / MODEL, epoch=line["epoch"], options=self.options)
         self.save()
         self.show_captions(log)
 
     def dev_cider(self) -> float:
         """Return the mean CIDEr-D, from 0 to 10, of greedily decoded captions of the dev images."""
-        dev = self.dataset.splits["dev"]
-        captions = generate([self.model().for_scaled_features()], dev.features)
-        return sum(self.cider(n, best.ids) for n, (best, *_) in enumerate(captions)) / len(captions)
+        dev, ranks = self.dataset.splits["dev"], self.trainer.ranks
+        model = self.model().for_scaled_features()
+
+        def ciders(rows: numpy.ndarray) -> list[float]:
+            captions = generate([model], dev.features[rows])
+            return [self.cider(n, best.ids) for n, (best, *_) in zip(rows, captions, strict=True)]
+
+        shares = numpy.array_split(numpy.arange(len(dev.names)), ranks.size)
+        return sum(itertools.chain(*ranks.share(shares, ciders))) / len(dev.names)
 
     @cached_property
     def cider(self) -> CiderD:
@@ -274,6 +289,11 @@ class Run:
             *(f"note      {note}" for note in dataset.notes),
             f"decoder   {trainer.parameters.flat.size:,} parameters, {options.device}, "
             f"{trainer.workers.count} workers, seed {options.seed}",
+            *(
+                [f"ranks     {trainer.ranks.size}; gradients are added by {trainer.all_reduce.way}"]
+                if trainer.ranks.size > 1
+                else []
+            ),
             f"recipe    {options.recipe}: {options.changes()}",
             f"folder    {self.folder}",
         ]

@@ -1,5 +1,6 @@
 """The trainer: one training step, the batches of an epoch, and evaluation on dev."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -14,6 +15,7 @@ from minicap.model.initial import initial_parameters
 from minicap.model.trained_model import Model
 from minicap.nn.adam import Adam, clip_scale
 from minicap.nn.parameters import Parameters
+from minicap.training.all_reduce import AllReduce
 from minicap.training.fine_tuning import transfer
 from minicap.training.random_streams import Purpose, stream
 from minicap.training.recipes import Recipe
@@ -22,6 +24,7 @@ from minicap.training.schedule import Schedule
 from minicap.training.self_critical import Critic
 from minicap.training.workers import Workers, shared_zeros
 from minicap.utils.errors import UserError
+from minicap.utils.ranks import world
 
 DEV_BATCH = 256  # captions in a batch of the dev set
 
@@ -40,6 +43,7 @@ class Trainer:
         adam: the optimiser.
         schedule: steps per epoch and learning rates.
         workers: what computes the steps, one Replica each.
+        ranks: the processes of an MPI job. Each has its own workers.
         config: the recipe's training configuration.
         dataset, seed, xp: as given.
 
@@ -76,6 +80,8 @@ class Trainer:
         train, config = dataset.splits["train"], recipe.training
         self.schedule = Schedule(config, len(train.lengths), len(train.names))
         self.epoch = self.step = 0
+        self.ranks = world()
+        self.all_reduce = AllReduce(self.ranks, xp)
         workers = workers if xp is numpy else 1
         zeros = shared_zeros if workers > 1 else xp.zeros
 
@@ -99,6 +105,7 @@ class Trainer:
         )  # fmt: skip
         critic = Critic(dataset, config) if config.self_critical_epochs else None
         gradients = [self.parameters.like(zeros) for _ in range(workers)]
+        self.gradients = gradients[0]
         self.workers = Workers(
             [
                 Replica(k, config, seed, self.decoder, self.adam, gradients, critic, xp)
@@ -142,17 +149,16 @@ class Trainer:
             task = Replica.self_critical
             if (self.epoch, self.step) == (self.schedule.supervised_epochs, 0):
                 self.begin_self_critical()
-        place, everyone = (self.epoch, self.step), range(self.workers.count)
-        parts = list(batch.split(self.workers.count))
-        squares: list = []
+        place = self.epoch, self.step
+        count, ranks = self.workers.count, self.ranks
+        parts = list(batch.split(count * ranks.size))[count * ranks.rank :][:count]
         with one_blas_thread:
             losses = self.workers.run(
                 task, [(part, index, batch.counts, place) for part, index in parts]
             )
-            if self.config.clip_norm or len(parts) > 1:
-                sums = self.workers.run(Replica.sum_gradients, [(len(parts),) for _ in everyone])
-                squares = sum(sums, [])
-            loss = sum(map(float, losses))  # on a GPU, this waits for the kernels above
+            squares = self.sum_gradients(len(parts))
+            # On a GPU, float() waits for the kernels above.
+            loss = ranks.total(sum(map(float, losses)))
             if not math.isfinite(loss):
                 raise Diverged(
                     f"the loss became {loss} in epoch {self.epoch + 1}, step {self.step + 1}"
@@ -161,9 +167,36 @@ class Trainer:
             scale = clip_scale(squares, limit) if limit else 1.0
             self.adam.t += 1
             rate = self.schedule.learning_rate(*place)
-            self.workers.run(Replica.update, [(self.adam.t, rate, scale) for _ in everyone])
+            self.workers.run(Replica.update, [(self.adam.t, rate, scale)] * count)
         self.step += 1
         return loss
+
+    def sum_gradients(self, count: int) -> list:
+        """Add the gradients of the first `count` workers, and then those of all ranks.
+
+        Returns:
+            Sums of squares of the result, for `clip_scale`; maybe empty without clipping.
+        """
+        alone, clips = self.ranks.size == 1, bool(self.config.clip_norm)
+        workers, flat = self.workers, self.gradients.flat
+
+        def add(count: int) -> list:
+            return sum(workers.run(Replica.sum_gradients, [(count,)] * workers.count), [])
+
+        squares = add(count) if count > 1 or (alone and clips) else []
+        if alone:
+            return squares
+        if not count:
+            flat[...] = 0  # this rank had no captions
+        self.all_reduce(flat)
+        return add(1) if clips else []
+
+    def same_on_all_ranks(self) -> bool:
+        """Return whether all ranks have the same parameters, bit by bit."""
+        if self.ranks.size == 1:
+            return True
+        data = memoryview(to_host(self.parameters.flat))
+        return self.ranks.equal(hashlib.blake2b(data).digest())
 
     def begin_self_critical(self) -> None:
         """Divide all logits by `self_critical_temperature`, and reset Adam.
@@ -190,18 +223,22 @@ class Trainer:
             ``config.validation == "batches"``, both are means over 100 random batches.
         """
         split, config = self.dataset.splits["dev"], self.config
+
+        def loss_and_correct(rows: numpy.ndarray) -> tuple[float, int, int]:
+            return self.loss_and_correct(split.batch(rows))
+
         if config.validation == "batches":
             size = min(config.batch_size, len(split.names))
             rng = stream(self.seed, Purpose.VALIDATION, self.epoch)
             batches = [one_caption_per_image(split, size, rng) for _ in range(100)]
-            results = [self.loss_and_correct(split.batch(rows)) for rows in batches]
+            results = self.ranks.share(batches, loss_and_correct)
             return (
                 sum(loss / words for loss, _, words in results) / len(results),
                 sum(correct / words for _, correct, words in results) / len(results),
             )
         by_length = numpy.argsort(split.lengths, kind="stable")
         batches = numpy.array_split(by_length, math.ceil(len(by_length) / DEV_BATCH))
-        results = [self.loss_and_correct(split.batch(rows)) for rows in batches]
+        results = self.ranks.share(batches, loss_and_correct)
         losses, correct, words = map(sum, zip(*results, strict=True))
         return losses / words, correct / words
 

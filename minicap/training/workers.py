@@ -81,7 +81,7 @@ class Workers:
 
         Args:
             task: a function that pickle finds by name, such as Replica.update.
-            jobs: the arguments of each job, at most `count`. The first job runs in this process.
+            jobs: the arguments of each job, 0 to `count`. The first job runs in this process.
 
         Returns:
             The results, in the order of the jobs.
@@ -96,7 +96,7 @@ class Workers:
         try:
             for pipe, job in zip(pipes, jobs[1:], strict=True):
                 pipe.send((task, job))
-            outcomes = [outcome_of(task, self.replicas[0], *jobs[0])]
+            outcomes = [outcome_of(task, self.replicas[0], *job) for job in jobs[:1]]
             outcomes += [pipe.recv() for pipe in pipes]
         except (EOFError, OSError) as error:
             self.stop()

@@ -6,11 +6,13 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TypeVar, get_type_hints
 
 from minicap.utils.errors import UserError, plain, short
+from minicap.utils.ranks import STARTED_HERE, Ranks, started, world
 from minicap.utils.renamed import REMOVED, RENAMED, option
 
 Options = TypeVar("Options")
@@ -43,14 +45,17 @@ REWORDED = (
 def cpu_count() -> int:
     """Count the processors that this process may use.
 
-    The environment variable PYTHON_CPU_COUNT overrides it, as it does in Python 3.13.
+    The ranks of an MPI job on this machine divide them. The environment variable PYTHON_CPU_COUNT
+    overrides it, as it does in Python 3.13.
     """
     named = os.environ.get("PYTHON_CPU_COUNT", "")
     if named.isdecimal() and int(named):
         return int(named)
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, count // started(STARTED_HERE)) if started() > 1 else count
 
 
 def parse(
@@ -132,31 +137,40 @@ def run(command: Callable[[], int | None]) -> None:
 
     The exit status is what `command` returns; 1, after a one-line message, if it raises UserError
     or the operating system refuses; 130 for Ctrl-C; 141 if the reader of a pipe is gone. Characters
-    that the output's encoding lacks are printed as escapes.
+    that the output's encoding lacks are printed as escapes. A failure ends all ranks of an MPI job.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
+    ranks = Ranks()
+    status: int | None
     try:
-        status = command()
+        ranks = world()
+        status, message = command(), ""
         sys.stdout.flush()
-        sys.exit(status)
-    except UserError as error:
-        print("error:", *map(plain, short(str(error)).splitlines()), file=sys.stderr)
-        sys.exit(1)
-    except MemoryError as error:
-        print(f"error: not enough memory ({error}): choose smaller sizes", file=sys.stderr)
-        sys.exit(1)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError):  # the output's reader is gone, for example `head`
+            sys.stderr.close()
+            status, message = 141, ""
+        elif isinstance(error, UserError | MemoryError | OSError):
+            status, message = 1, f"error: {explanation(error)}"
+        elif ranks.size == 1:
+            raise
+        else:
+            status, message = 1, traceback.format_exc()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the output's reader is gone, for example `head`
-        sys.stderr.close()
-        sys.exit(141)
-    except OSError as error:
-        where = "" if error.filename is None else f"{plain(error.filename)}: "
-        if error.filename is None and error.errno in OUTPUT_FAILS:
-            where = "the output cannot be written: "
-            # Otherwise Python tries to write the rest at exit, and fails again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+        status, message = 130, "interrupted"
+    ranks.exit(status, message)
+
+
+def explanation(error: UserError | MemoryError | OSError) -> str:
+    """Return what to tell the user."""
+    if isinstance(error, UserError):
+        return " ".join(map(plain, short(str(error)).splitlines()))
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}): choose smaller sizes"
+    where = "" if error.filename is None else f"{plain(error.filename)}: "
+    if error.filename is None and error.errno in OUTPUT_FAILS:
+        where = "the output cannot be written: "
+        # Otherwise Python tries to write the rest at exit, and fails again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return f"{where}{error.strerror or error}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicap.utils.errors import UserError
+from minicap.utils.ranks import world
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,7 +62,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def exclusive(path: Path, refusal: str) -> Iterator[None]:
     """Hold a lock file while the block runs, and remove it afterwards.
 
-    The operating system releases the lock of a process that is killed.
+    The operating system releases the lock of a process that is killed. In an MPI job, rank 0 holds
+    it for all.
 
     Args:
         path: the lock file.
@@ -72,6 +74,9 @@ def exclusive(path: Path, refusal: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    if world().rank:
+        yield
+        return
     lock = FileLock(path, timeout=0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

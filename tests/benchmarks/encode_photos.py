@@ -68,9 +68,10 @@ def minicap(options) -> float:
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore.create(Path(folder, "store"), names, ours.about(), ours.batch)
         started = time.perf_counter()
-        results = encode_batches(
+        found = encode_batches(
             ours, batches(), lambda name: photos.open(name.partition("/")[2]), options.threads, runs
         )
+        results = ((row, *result) for row, result in zip(store.todo(), found))
         assert sum(store.fill(results)) == options.photos
         return time.perf_counter() - started
 

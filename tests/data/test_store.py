@@ -30,9 +30,15 @@ def create(folder, names=NAMES, **changes):
 
 def results(store):
     """The features of the remaining batches, and the reasons to skip photos."""
-    for names in store.batches():
-        rows = [NAMES.index(name) for name in names]
-        yield ARRAY[rows], {name: BAD[name] for name in names if name in BAD}
+    store.tidy()
+    return (
+        (
+            row,
+            ARRAY[row : row + 4],
+            {name: BAD[name] for name in store.batch_at(row) if name in BAD},
+        )
+        for row in store.todo()
+    )
 
 
 def contents(folder):
@@ -51,7 +57,7 @@ def test_fill_and_read(folder):
     assert store.encoded == 0 and (store.marks == TODO).all()
     assert list(store.fill(results(store))) == [4, 4, 2]
     back = FeatureStore.open(folder)
-    assert back.encoded == 10 and not list(back.batches())
+    assert back.encoded == 10 and not back.todo()
     assert (back.names, back.encoder, back.batch) == (NAMES, ENCODER, 4)
     good = [n for n in range(10) if n not in (4, 9)]
     assert (back.marks[good] == DONE).all() and (back.marks[[4, 9]] == SKIPPED).all()
@@ -70,7 +76,7 @@ def test_fill_and_read(folder):
 
 def test_a_complete_store_is_memory_mapped(folder):
     store = create(folder)
-    list(store.fill((features, {}) for features, _ in results(store)))
+    list(store.fill((row, features, {}) for row, features, _ in results(store)))
     assert isinstance(read_features(folder).array, numpy.memmap)
 
 
@@ -119,7 +125,7 @@ def test_what_float16_cannot_hold_is_skipped(folder):
     store = create(folder)
     array = ARRAY.copy()
     array[1, 0], array[5, 2], array[7, 1] = 1e6, numpy.nan, -numpy.inf
-    list(store.fill((array[start : start + 4], {}) for start in range(0, 10, 4)))
+    list(store.fill((start, array[start : start + 4], {}) for start in range(0, 10, 4)))
     assert numpy.flatnonzero(store.marks == SKIPPED).tolist() == [1, 5, 7]
     assert numpy.isfinite(store.features()).all()
     assert "beyond float16" in (folder / REASONS).read_text()

@@ -22,7 +22,7 @@ def test_predictions_are_those_of_scaled_features():
     mean = numpy.arange(tiny.WIDTH) / 9.0
     model = replace(model, scaling=Scaling(mean, numpy.full(tiny.WIDTH, 0.5)))
     features = numpy.random.default_rng(0).normal(size=(300, tiny.WIDTH))
-    predictions = predict([model], images(300, features), GenerationConfig(beam_size=2), RNG)
+    predictions = predict([model], images(300, features), GenerationConfig(beam_size=2), 0)
     scaled = (features.astype("float32") - mean) / 2
     expected = generate([model.for_scaled_features()], scaled, GenerationConfig(beam_size=2))
     for mine, theirs in zip(predictions, expected, strict=True):
