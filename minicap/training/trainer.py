@@ -195,8 +195,8 @@ class Trainer:
         """Return whether all ranks have the same parameters, bit by bit."""
         if self.ranks.size == 1:
             return True
-        data = memoryview(to_host(self.parameters.flat))
-        return self.ranks.equal(hashlib.blake2b(data).digest())
+        parameters = to_host(self.parameters.flat)
+        return self.ranks.equal(hashlib.blake2b(parameters.view("u1").data).digest())
 
     def begin_self_critical(self) -> None:
         """Divide all logits by `self_critical_temperature`, and reset Adam.

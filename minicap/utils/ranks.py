@@ -144,6 +144,8 @@ class MpiRanks(Ranks):
     def in_order(
         self, numbers: range, compute: Callable[[Iterator[int]], Iterable[R]]
     ) -> Iterator[R]:
+        if not numbers:
+            return
         dealt, taken = itertools.tee(self.deal(numbers))
         own = zip(dealt, compute(taken))
         if self.rank:
@@ -216,7 +218,6 @@ def world() -> Ranks:
     count = started()
     if count == 1:
         return Ranks()
-    os.environ.setdefault("MPIR_CVAR_SUPPRESS_ABORT_MESSAGE", "1")  # ours is clearer
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
