@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +215,9 @@ class Dataset:
         """The number of features per image after scaling."""
         return self.scaling.width
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Compute the SHA-256 of everything training reads, to compare when a run resumes."""
+        """The SHA-256 of everything training reads, to compare when a run resumes."""
         digest = hashlib.sha256("\n".join(self.vocabulary.words).encode())
         for split in self.splits.values():
             for array in (split.features, split.image, split.ids, split.lengths):

@@ -105,7 +105,7 @@ class Run:
             "progress": vars(self.progress),
             "options": self.options,
             "vocabulary": self.dataset.vocabulary.words,
-            "fingerprint": self.dataset.fingerprint(),
+            "fingerprint": self.dataset.fingerprint,
         }
         checkpoint.save(self.folder / RUN, "run", arrays, about)
         write_text(
@@ -127,7 +127,7 @@ class Run:
         )
         if differs:
             raise UserError(f"{self.folder}: the run and the data differ in vocabulary: {differs}")
-        if about["fingerprint"] != self.dataset.fingerprint():
+        if about["fingerprint"] != self.dataset.fingerprint:
             raise UserError(
                 f"{self.folder}: captions, splits or features have changed since this run was "
                 "saved. Restore them, or start a new run"

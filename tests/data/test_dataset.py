@@ -205,7 +205,7 @@ def test_names_match_with_and_without_their_folder(files):
     Features(inside, features.array, features.encoder).save(files.features[0])
     after = load(files)
     assert names(after)["dev"] == [f"photos/{name}" for name in names(before)["dev"]]
-    assert after.fingerprint() == before.fingerprint()
+    assert after.fingerprint == before.fingerprint
 
 
 def test_lists_and_features_may_both_lack_the_folder_that_captions_have(files):
@@ -213,7 +213,7 @@ def test_lists_and_features_may_both_lack_the_folder_that_captions_have(files):
     text = files.captions[0].read_text()
     files.captions[0].write_text("".join(f"val/{line}" for line in text.splitlines(True)))
     after = load(files)
-    assert names(after) == names(before) and after.fingerprint() == before.fingerprint()
+    assert names(after) == names(before) and after.fingerprint == before.fingerprint
 
 
 def test_a_listed_photo_is_no_other_with_the_same_last_part(files):
@@ -247,15 +247,15 @@ def test_without_shipped_scenes_one_line_says_how_to_get_them(monkeypatch, tmp_p
 
 def test_the_fingerprint_depends_on_every_part(files, tmp_path):
     """The same files: the same. A feature, a caption, a split or max_length changed: another."""
-    first = load(files).fingerprint()
-    assert load(files).fingerprint() == first
-    others = [load(files, max_length=5).fingerprint(), load(files, standardise=True).fingerprint()]
+    first = load(files).fingerprint
+    assert load(files).fingerprint == first
+    others = [load(files, max_length=5).fingerprint, load(files, standardise=True).fingerprint]
     features = read_features(files.features[0])
     features.array[0, 0] += 1e-3
     features.save(files.features[0])
-    others.append(load(files).fingerprint())
+    others.append(load(files).fingerprint)
     append(files.captions[0], "6.jpg#7\tdog a\n")
-    others.append(load(files).fingerprint())
+    others.append(load(files).fingerprint)
     assert len({first, *others}) == 5
 
 
@@ -286,4 +286,4 @@ def test_the_fingerprint_covers_every_array_of_every_split(files, name):
         array = getattr(part, name).copy()
         array.flat[-1] += 1
         other = replace(data, splits=data.splits | {split: replace(part, **{name: array})})
-        assert other.fingerprint() != data.fingerprint()
+        assert other.fingerprint != data.fingerprint
