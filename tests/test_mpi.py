@@ -201,6 +201,11 @@ def test_a_killed_rank_or_ctrl_c_ends_the_job_and_the_run_resumes(tmp_path, numb
     assert checkpoint.load(out / RUN, "run")[1]["place"]["epoch"] == epoch + 1
 
 
+def test_a_command_that_ranks_cannot_share_says_so():
+    done = ranks(2, "-m", "minicap.gradcheck")
+    assert done.returncode == 1 and done.stderr.count("start it without mpiexec") == 1
+
+
 def test_an_error_of_all_ranks_is_printed_once(tmp_path):
     done = ranks(3, "-m", "minicap.train", "--captions", tmp_path / "none.txt")
     assert done.returncode == 1

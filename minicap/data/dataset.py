@@ -182,12 +182,9 @@ class Split:
         predicted = (numpy.arange(self.ids.shape[1]) < self.lengths[:, None])[:, 1:]
         return numpy.bincount(self.ids[:, 1:][predicted], minlength=vocabulary) + 0.1
 
+    @cached_property
     def image_captions(self) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Find the first caption of each image in ``ids``, and the number of its captions.
-
-        Returns:
-            Two arrays of shape (P,).
-        """
+        """The first caption of each image in ``ids``, and the number of its captions, both (P,)."""
         counts = numpy.bincount(self.image, minlength=len(self.names))
         return numpy.cumsum(counts) - counts, counts
 

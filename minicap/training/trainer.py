@@ -279,6 +279,6 @@ def one_caption_per_image(split: Split, size: int, rng: numpy.random.Generator) 
     Returns:
         The chosen captions' rows in the split, (size,).
     """
-    starts, counts = split.image_captions()
+    starts, counts = split.image_captions
     images = rng.choice(len(counts), min(size, len(counts)), replace=False)
     return starts[images] + rng.integers(counts[images])

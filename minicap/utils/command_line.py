@@ -21,6 +21,8 @@ Options = TypeVar("Options")
 # Other calls without a file name, a fork for example, fail with other numbers.
 OUTPUT_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
+# Commands whose work the ranks of an MPI job share.
+SHARED = {"train", "encode", "caption", "evaluate"}
 
 # What tyro and Python say about a wrong option, and what we say.
 REWORDED = (
@@ -74,11 +76,13 @@ def parse(
         default: the options' defaults, if they are not the class's.
 
     Raises:
-        UserError: an option that has been renamed or removed.
+        UserError: an option that has been renamed or removed; or a command that ranks cannot share.
         SystemExit: an unknown option or a wrong value (status 2), or --help (status 0).
     """
     import tyro
 
+    if command not in SHARED and world().size > 1:
+        raise UserError(f"minicap {command} runs in one process: start it without mpiexec")
     arguments = sys.argv[1:] if arguments is None else arguments
     known = option_names(kind)
     for word in arguments:

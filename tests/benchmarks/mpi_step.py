@@ -33,16 +33,19 @@ def measure(work: str, workers: int, steps: int) -> None:
 
     ranks = world()
     trainer = new_trainer(work, workers)
-    reduce, times = trainer.all_reduce, {}
+    add, reduce, times = trainer.sum_gradients, trainer.all_reduce, {}
 
-    def timed(array) -> None:
-        times["gradients"] = time.perf_counter()
+    def timed_sum(count: int) -> list:
+        times["gradients"] = times["imbalance"] = times["all-reduce"] = time.perf_counter()
+        return add(count)
+
+    def timed_reduce(array) -> None:
         ranks.wait()
         times["imbalance"] = time.perf_counter()
         reduce(array)
         times["all-reduce"] = time.perf_counter()
 
-    trainer.all_reduce = timed
+    trainer.sum_gradients, trainer.all_reduce = timed_sum, timed_reduce
     batches = [pack(*batch) for batch in make_batches(work)]
     rows = []
     for number in range(steps + 5):
@@ -51,7 +54,7 @@ def measure(work: str, workers: int, steps: int) -> None:
         start = time.perf_counter()
         trainer.train_step(batches[number % len(batches)])
         end = time.perf_counter()
-        moments = [start, *(times.get(name, end) for name in NAMES[:3]), end]
+        moments = [start, *(times[name] for name in NAMES[:3]), end]
         rows.append([*numpy.diff(moments), end - start])
     trainer.workers.stop()
     all_rows = ranks.share(range(ranks.size), lambda _: rows[5:])

@@ -41,7 +41,7 @@ def test_each_caption_has_the_features_of_its_image(files):
             assert texts[row] in part.captions[image]
             words = data.vocabulary.decode(part.ids[row])
             assert words == " ".join(texts[row].lower().rstrip(" .").split())
-        starts, counts = part.image_captions()
+        starts, counts = part.image_captions
         assert (numpy.repeat(numpy.arange(len(counts)), counts) == part.image).all()
         assert (part.image[starts] == numpy.arange(len(counts))).all()
     assert data.encoder == {"id": "tiny", "name": "tiny encoder"} and not data.notes
