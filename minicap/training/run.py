@@ -206,6 +206,7 @@ class Run:
                 if trainer.ranks.total(len(interrupted)):  # ranks may see Ctrl-C a step apart
                     progress.seconds = seconds
                     self.save()
+                    trainer.ranks.wait()  # a rank that ends would end the others, too
                     raise Interrupted
             dev_loss, accuracy = trainer.evaluate()
             if not math.isfinite(dev_loss):
