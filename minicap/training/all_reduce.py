@@ -32,7 +32,7 @@ class AllReduce:
         self.ranks, self.xp, self.way = ranks, xp, "MPI"
         if xp is numpy or not isinstance(ranks, MpiRanks):
             return
-        # How an MPI library says that it accepts pointers to a GPU's memory (MPI 4.1, 12.4.3).
+        # How an MPI library says that it accepts pointers to a GPU's memory (MPI 4.1, 11.4.3).
         kinds = ranks.comm.Get_info().Get("mpi_memory_alloc_kinds") or ""
         # NCCL needs a GPU for each rank.
         nccl, count = xp.cuda.nccl, xp.cuda.runtime.getDeviceCount()
@@ -52,8 +52,6 @@ class AllReduce:
         Args:
             array: (P,) float32 or float64, equally long on all ranks.
         """
-        if not isinstance(self.ranks, MpiRanks):
-            return
         if self.way == "NCCL":
             nccl, at = self.xp.cuda.nccl, array.data.ptr
             kind = {4: nccl.NCCL_FLOAT32, 8: nccl.NCCL_FLOAT64}[array.dtype.itemsize]

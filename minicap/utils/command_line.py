@@ -149,6 +149,7 @@ def run(command: Callable[[], int | None]) -> None:
     status: int | None
     try:
         ranks = world()
+        ranks.silence()
         status, message = command(), ""
         sys.stdout.flush()
     except Exception as error:

@@ -2,7 +2,7 @@
 
 ``mpiexec -n 8 minicap train`` starts eight processes that run the same command. Each has a number,
 its rank, and does its share of the work. Rank 0 prints, logs and saves. Without mpiexec there is
-one process, MPI is not even imported, and all that follows does nothing.
+one process, which does all the work, and MPI is not imported.
 """
 
 import atexit
@@ -73,12 +73,24 @@ class Ranks:
         """Return the sum of all ranks' numbers."""
         return number
 
+    def add(self, array: Any) -> None:
+        """Replace an array by the sum of all ranks' arrays.
+
+        Args:
+            array: of NumPy, or of CuPy if the MPI library accepts these.
+        """
+
     def wait(self) -> None:
-        """Wait until all ranks have come so far."""
+        """Wait until all ranks have reached this point."""
 
     def equal(self, value: bytes) -> bool:
         """Return whether all ranks have the same value."""
         return True
+
+    def silence(self) -> None:
+        """Discard what ranks other than 0 print from now on."""
+        if self.rank:
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
     def exit(self, status: int | None, message: str = "") -> NoReturn:
         """Print a message and end this process. If it has failed, end the whole job."""
@@ -91,7 +103,7 @@ class MpiRanks(Ranks):
     """The processes of an MPI job."""
 
     def __init__(self, comm: Any):
-        """Join a job. From now on, only rank 0 prints.
+        """Join a job.
 
         Args:
             comm: an mpi4py communicator.
@@ -101,9 +113,6 @@ class MpiRanks(Ranks):
         self.comm, self.rank, self.size = comm, comm.rank, comm.size
         here = comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.rank_here, self.size_here = here.rank, here.size
-        self.errors = sys.stderr
-        if self.rank:
-            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
     @functools.cached_property
     def counter(self) -> Any:
@@ -128,7 +137,7 @@ class MpiRanks(Ranks):
 
     def deal(self, numbers: range) -> Iterator[int]:
         counter = self.counter
-        self.comm.Barrier()  # nobody counts for an earlier call any more
+        self.comm.Barrier()  # all ranks have finished earlier calls
         if self.rank == 0:
             numpy.frombuffer(counter, "i8")[...] = 0
             counter.Sync()
@@ -172,11 +181,6 @@ class MpiRanks(Ranks):
         return self.comm.allreduce(number)
 
     def add(self, array: Any) -> None:
-        """Replace an array by the sum of all ranks' arrays.
-
-        Args:
-            array: of NumPy, or of CuPy if the MPI library accepts these.
-        """
         from mpi4py import MPI
 
         self.comm.Allreduce(MPI.IN_PLACE, array)
@@ -194,7 +198,7 @@ class MpiRanks(Ranks):
             time.sleep(PATIENCE)  # if all fail for one reason, rank 0 says so and ends the job
             message = message and f"{message} (rank {self.rank})"
         if message:
-            print(message, file=self.errors, flush=True)
+            print(message, file=sys.__stderr__, flush=True)  # `silence` leaves this one open
         self.comm.Abort(status)
         raise SystemExit(status)  # for the type checker: Abort does not return
 
@@ -202,7 +206,7 @@ class MpiRanks(Ranks):
 def started(names: tuple[str, ...] = STARTED) -> int:
     """Return the number of processes in this job, or, with STARTED_HERE, of those on this machine.
 
-    It is what the environment says, so that MPI is not imported in vain.
+    The environment says so; MPI is not needed, and not imported.
     """
     found = [os.environ.get(name, "") for name in names]
     return max([1, *(int(text) for text in found if text.isdecimal())])
