@@ -185,9 +185,12 @@ def test_early_stop(command, out):
 
 def process(files, *more, **options):
     command = [sys.executable, "-m", "minicap.train", *arguments(files, *more)]
+    # Without this variable, Python collects what it prints to a pipe.
+    environment = {k: value for k, value in os.environ.items() if k != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        **options,
+    )  # fmt: skip
 
 
 STEPS = 1200  # so many that a busy machine, too, has time to stop the run before its end

@@ -140,11 +140,13 @@ def run(command: Callable[[], int | None]) -> None:
     """Run a command and exit.
 
     The exit status is what `command` returns; 1, after a one-line message, if it raises UserError
-    or the operating system refuses; 130 for Ctrl-C; 141 if the reader of a pipe is gone. Characters
-    that the output's encoding lacks are printed as escapes. A failure ends all ranks of an MPI job.
+    or the operating system refuses; 130 for Ctrl-C; 141 if the reader of a pipe is gone. Each line is
+    printed at once, to a file or a pipe as well. Characters that the output's encoding lacks are
+    printed as escapes. A failure ends all ranks of an MPI job.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        errors = "backslashreplace" if sys.stdout.errors == "strict" else sys.stdout.errors
+        sys.stdout.reconfigure(errors=errors, line_buffering=True)
     ranks = Ranks()
     status: int | None
     try:
