@@ -183,10 +183,10 @@ def test_early_stop(command, out):
     assert status == 0 and len(losses) < 60 and losses.index(min(losses)) == len(losses) - 3
 
 
-def process(files, *more, **options):
+def process(files, *more, env=os.environ, **options):
     command = [sys.executable, "-m", "minicap.train", *arguments(files, *more)]
     # Without this variable, Python collects what it prints to a pipe.
-    environment = {k: value for k, value in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    environment = {name: value for name, value in env.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         **options,

@@ -140,8 +140,8 @@ def run(command: Callable[[], int | None]) -> None:
     """Run a command and exit.
 
     The exit status is what `command` returns; 1, after a one-line message, if it raises UserError
-    or the operating system refuses; 130 for Ctrl-C; 141 if the reader of a pipe is gone. Each line is
-    printed at once, to a file or a pipe as well. Characters that the output's encoding lacks are
+    or the operating system refuses; 130 for Ctrl-C; 141 if the reader of a pipe is gone. Each line
+    is printed at once, to a file or a pipe as well. Characters that the output's encoding lacks are
     printed as escapes. A failure ends all ranks of an MPI job.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
